@@ -1,0 +1,1 @@
+"""The embedded world model: weights, configuration and model card as package data."""

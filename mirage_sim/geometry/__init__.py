@@ -1,0 +1,1 @@
+"""Pure camera and pose geometry, batch-first, float32."""
