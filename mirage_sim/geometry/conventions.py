@@ -11,6 +11,9 @@ from torch import Tensor
 
 from mirage_sim.errors import InputError, check_shape
 
+_NOTHING_DRAWN = 1 - 5e-7
+"""Depth buffer value from which on a pixel is empty: PyBullet leaves up to two float steps less than 1."""
+
 
 def quat_wxyz_to_matrix(
     quat_wxyz: Tensor,  # [..., 4]
@@ -230,8 +233,12 @@ def intrinsics_to_pybullet_projection(
     width: int,
     near: float,
     far: float,
+    tiny_renderer: bool = True,
 ) -> list[float]:
     """Build the projection matrix that PyBullet renders these intrinsics with.
+
+    PyBullet's software renderer samples a pixel at its lower left corner rather than at its centre. Without
+    the half-pixel shift that makes up for it, every rendered image and depth map is off by that much.
 
     Args:
         intrinsics: Intrinsics `[3, 3]` in pixels; off-centre principal points and skew are kept.
@@ -239,6 +246,7 @@ def intrinsics_to_pybullet_projection(
         width: Image width in pixels.
         near: Z-depth in metres below which nothing is drawn.
         far: Z-depth in metres beyond which nothing is drawn.
+        tiny_renderer: Whether the matrix is for `ER_TINY_RENDERER`, else for a renderer that samples centres.
 
     Returns:
         The 16 entries of the OpenGL clip matrix, column by column.
@@ -250,13 +258,15 @@ def intrinsics_to_pybullet_projection(
     """
     check_shape("intrinsics", intrinsics, [3, 3])
     _check_range(near, far)
+    shift = 0.5 if tiny_renderer else 0.0
     camera = intrinsics.detach().cpu().double()  # [3, 3]
+    centre_x, centre_y = float(camera[0, 2]) - shift, float(camera[1, 2]) + shift
     clip = torch.zeros(4, 4, dtype=torch.float64)
     clip[0, 0] = 2 * camera[0, 0] / width
     clip[0, 1] = -2 * camera[0, 1] / width
-    clip[0, 2] = 1 - 2 * camera[0, 2] / width
+    clip[0, 2] = 1 - 2 * centre_x / width
     clip[1, 1] = 2 * camera[1, 1] / height
-    clip[1, 2] = 2 * camera[1, 2] / height - 1
+    clip[1, 2] = 2 * centre_y / height - 1
     clip[2, 2] = -(far + near) / (far - near)
     clip[2, 3] = -2 * far * near / (far - near)
     clip[3, 2] = -1
@@ -284,8 +294,9 @@ def pybullet_depth_to_metres(
     Source: ours.
     """
     _check_range(near, far)
-    depth = far * near / (far - (far - near) * depth_buffer.double())
-    return torch.where(depth_buffer < 1, depth, torch.zeros_like(depth)).to(depth_buffer.dtype)
+    buffer = depth_buffer.double()
+    depth = far * near / (far - (far - near) * buffer)
+    return torch.where(buffer < _NOTHING_DRAWN, depth, torch.zeros_like(depth)).to(depth_buffer.dtype)
 
 
 def _check_range(near: float, far: float) -> None:

@@ -373,8 +373,8 @@ def interpolate_poses(
 
 def _vectors(name: str, value: Tensor | Sequence[float]) -> Tensor:
     """Read finite vectors `[..., 3]`; anything but a floating tensor becomes float32."""
-    tensor = torch.as_tensor(value)
-    tensor = tensor if tensor.is_floating_point() else tensor.float()
+    floating = isinstance(value, Tensor) and value.is_floating_point()
+    tensor = torch.as_tensor(value, dtype=None if floating else torch.float32)
     check_shape(name, tensor, ["...", 3])
     check_finite(name, tensor)
     return tensor

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mirage_sim.errors import InputError, check_finite, check_shape
 from mirage_sim.geometry.poses import (
+    as_floating,
     check_pose,
     compose,
     from_yaw_pitch,
@@ -47,7 +48,8 @@ def orbit(
     Source: ours.
     """
     _check_start(start, steps)
-    if not radius > 0:
+    _check_number("degrees", degrees)
+    if not 0 < radius < math.inf:
         raise InputError(f"radius must be positive metres, got {radius}")
     return _turn(start, start[:3, 3].double() + radius * _heading(start), degrees, steps)
 
@@ -73,6 +75,7 @@ def yaw_sweep(
     Source: ours.
     """
     _check_start(start, steps)
+    _check_number("degrees", degrees)
     return _turn(start, start[:3, 3].double(), degrees, steps)
 
 
@@ -120,6 +123,7 @@ def out_and_back(
     Source: ours.
     """
     _check_start(start, steps)
+    _check_number("distance", distance)
     along = torch.linspace(0, distance, steps + 1, dtype=torch.float64, device=start.device)  # [T]
     positions = start[:3, 3].double() + along[:, None] * _heading(start)  # [T, 3]
     return _and_back(make_pose(start[:3, :3], positions.to(start)))
@@ -148,7 +152,7 @@ def a_b_c_a(
     Source: ours.
     """
     for name, visited in (("a", a), ("b", b), ("c", c)):
-        check_shape(name, visited, [4, 4])
+        check_shape(name, as_floating(name, visited), [4, 4])
         check_pose(name, visited)
     _check_steps("steps_per_leg", steps_per_leg)
     stops = torch.stack((a, b, c, a))  # [4, 4, 4]
@@ -180,15 +184,19 @@ def waypoints(
         go straight up or down keep the heading.
 
     Raises:
-        InputError: If the shape is wrong, a value is not finite, fewer than two corners differ or a limit is
-            not positive.
+        InputTypeError: If the points are no tensor or array.
+        InputError: If the shape or dtype is wrong, a value is not finite, fewer than two corners differ or a
+            limit is not positive.
 
     Source: ours.
     """
+    points = as_floating("points", points)
     check_shape("points", points, ["N", 3])
     check_finite("points", points)
     if not (step_length > 0 and max_turn > 0):
         raise InputError(f"step_length and max_turn must be positive, got {step_length} and {max_turn}")
+    if start_yaw is not None:
+        _check_number("start_yaw", start_yaw)
     corners: list[list[float]] = points.detach().cpu().double().tolist()
     legs = [(a, b) for a, b in pairwise(corners) if math.dist(a, b) > 1e-6]
     if not legs:
@@ -241,7 +249,7 @@ def _and_back(path: Tensor) -> Tensor:
 
 def _check_start(start: Tensor, steps: int) -> None:
     """Raise unless a walk can begin at this pose with this many steps."""
-    check_shape("start", start, [4, 4])
+    check_shape("start", as_floating("start", start), [4, 4])
     check_pose("start", start)
     _check_steps("steps", steps)
 
@@ -250,3 +258,9 @@ def _check_steps(name: str, steps: int) -> None:
     """Raise unless there is at least one step."""
     if steps < 1:
         raise InputError(f"{name} must be at least 1, got {steps}")
+
+
+def _check_number(name: str, value: float) -> None:
+    """Raise unless a length or an angle is finite."""
+    if not math.isfinite(value):
+        raise InputError(f"{name} must be finite, got {value}")
