@@ -1,0 +1,200 @@
+"""Recording, file commit: an HDF5 file to which whole episodes are added so that a kill never harms it.
+
+A transaction opens the file through a `TailFile`. HDF5 appends the new objects behind the committed end, where nothing
+refers to them. The two groups whose members changed, the root and `data`, get a new header in space that nothing
+refers to either; the data are brought to the disk; then one write of 48 bytes exchanges the superblock, and the file has the new
+root and the new end. A process killed before that write leaves the old file with a tail that every HDF5 reader ignores
+(`repair` cuts it off); killed after it, the new one. There is no moment at which the file does not open, no copy of
+the file is made, and it stays a single ordinary HDF5 file throughout.
+
+The price: `data` keeps its members in its header, rewritten at each commit (about 30 bytes an episode, into two places
+that take turns), and takes at most 65,000 of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+
+from mirage_sim.errors import FileFormatError, RecordingError
+from mirage_sim.recording.object_header import (
+    MAX_COMPACT_LINKS,
+    SUPERBLOCK_BYTES,
+    ObjectHeader,
+    Superblock,
+)
+from mirage_sim.recording.tail_file import TailFile, read_at, write_at
+
+LIBRARY_BOUNDS = ("v108", "v114")
+"""HDF5 format bounds of all files written: superblock 2, and virtual datasets allowed."""
+TRASH = "trash"
+"""Root group in which a transaction puts what it replaces; it is left out of the committed root."""
+
+_BUSY = (errno.EACCES, errno.EAGAIN)
+
+
+class CrashSafeFile:
+    """An HDF5 file open for appending, locked against other writers.
+
+    Args:
+        path: The file; it must exist (see `create`).
+        fsync: Bring every commit to the disk, so that it also survives a power cut.
+
+    Raises:
+        FileFormatError: If it is no HDF5 file that this class can append to.
+        RecordingError: If another writer has it.
+    """
+
+    def __init__(self, path: Path, *, fsync: bool = True) -> None:
+        self.path = path
+        self._fsync = fsync
+        self._live: tuple[int, int] | None = None
+        self._spare: tuple[int, int] | None = None
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise FileFormatError(f"path must be an existing file that can be written: {error}") from error
+        try:
+            self._lock()
+            self._superblock = self._read_superblock()
+            self.torn_bytes = os.fstat(self._descriptor).st_size - self._superblock.end
+            if self.torn_bytes > 0:
+                os.ftruncate(self._descriptor, self._superblock.end)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    @staticmethod
+    def create(path: Path, fill: Callable[[h5py.File], None]) -> None:
+        """Put a new file at `path`, whole or not at all.
+
+        Args:
+            path: Where nothing may be yet.
+            fill: Writes the first content, `data` among it, into the file it gets.
+
+        Raises:
+            RecordingError: If `path` exists or cannot be written.
+        """
+        try:
+            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent)
+        except OSError as error:
+            raise RecordingError(f"path must be in a folder that can be written: {error}") from error
+        try:
+            os.close(handle)
+            with h5py.File(temporary, "w", libver=LIBRARY_BOUNDS) as file:
+                fill(file)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            with contextlib.closing(CrashSafeFile(Path(temporary))) as safe, safe.transaction():
+                pass
+            os.link(temporary, path)
+        except FileExistsError:
+            raise RecordingError(f'path must not exist with mode "x", got {path}; mode "a" appends') from None
+        except OSError as error:
+            raise RecordingError(f"{path} could not be created: {error}") from error
+        finally:
+            os.unlink(temporary)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[h5py.File]:
+        """Change the file: new objects anywhere new, members of `/` and `data`, attributes of `data`.
+
+        What happens in the block is committed at its end as a whole, or not at all if it raises.
+
+        Yields:
+            The file, open for reading and writing.
+
+        Raises:
+            RecordingError: If the disk is full, or a change cannot be committed safely.
+        """
+        tail = TailFile(self._descriptor, self._superblock.end)
+        try:
+            file = h5py.File(tail, "r+", libver=LIBRARY_BOUNDS)
+            try:
+                yield file
+                members = set(file["data"])
+                file.flush()
+            except BaseException:
+                tail.sealed = True
+                raise
+            finally:
+                file.close()
+            self._commit(tail, members)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._superblock.end)
+            if isinstance(error, OSError) and not isinstance(error, RecordingError):
+                raise RecordingError(
+                    f"{self.path} could not be extended, its episodes are kept: {error}"
+                ) from error
+            raise
+
+    def close(self) -> None:
+        """Give the file free."""
+        os.close(self._descriptor)
+
+    def _lock(self) -> None:
+        """Keep out other writers of ours, and anyone who holds the file open for writing with HDF5.
+
+        Readers are not kept out: they lock the whole file shared, with `flock`, and so does this. Between writers a
+        second lock decides, which belongs to the open file and is independent of the first.
+        """
+        exclusive = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        try:
+            if hasattr(fcntl, "F_OFD_SETLK"):
+                fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, exclusive)
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            else:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _BUSY:
+                raise RecordingError(f"{self.path} is in use by another writer; close it first") from error
+
+    def _read_superblock(self) -> Superblock:
+        superblock = Superblock.parse(read_at(self._descriptor, 0, SUPERBLOCK_BYTES), str(self.path))
+        size = os.fstat(self._descriptor).st_size
+        if size < superblock.end:
+            raise FileFormatError(f"{self.path} must have {superblock.end} bytes, got {size}: it is cut short")
+        return superblock
+
+    def _commit(self, tail: TailFile, members: set[str]) -> None:
+        superblock = Superblock.parse(tail.read_at(0, SUPERBLOCK_BYTES), str(self.path))
+        root = ObjectHeader.read(tail.read_at, superblock.root)
+        links = {name: address for name, address in root.links().items() if name != TRASH}
+        group = ObjectHeader.read(tail.read_at, links["data"])
+        if set(group.links()) != members or "data" not in links:
+            raise RecordingError(
+                f"{self.path} must have at most {MAX_COMPACT_LINKS} episodes, got {len(members)}"
+            )
+        lost = tail.changed_outside([(0, SUPERBLOCK_BYTES), *root.extents, *group.extents])
+        if lost is not None:
+            raise RecordingError(f"{self.path} cannot be extended safely: its byte {lost} would change")
+
+        group_bytes = group.build(group.links())
+        size = len(root.build(links)) + len(group_bytes)
+        end = -(-tail.size // 8) * 8
+        place = self._spare
+        if place is None or place[1] < size:
+            place = (end, max(4096, 2 * size))
+            end += place[1]
+        os.ftruncate(self._descriptor, end)
+        links["data"] = place[0] + size - len(group_bytes)
+        write_at(self._descriptor, root.build(links) + group_bytes, place[0])
+        self._sync()
+        superblock = Superblock(end=end, root=place[0])
+        write_at(self._descriptor, superblock.build(read_at(self._descriptor, 0, SUPERBLOCK_BYTES)), 0)
+        self._superblock, self._spare, self._live = superblock, self._live, place
+        self._sync()
+
+    def _sync(self) -> None:
+        if self._fsync:
+            os.fsync(self._descriptor)

@@ -1,0 +1,272 @@
+"""Recording, reader: episodes of a recording as typed arrays, in the order in which they were recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import gymnasium as gym
+import h5py
+import numpy as np
+
+from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.recording.schema import SCHEMA_VERSION, natural_key, space_from_dict
+
+Array = np.ndarray[Any, Any]
+
+_STEP_NAMES = ("actions", "rewards", "dones", "terminated", "truncated")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of N steps, in memory."""
+
+    name: str
+    """Such as "demo_0"."""
+    frames: dict[str, Array]
+    """All observations by key, [N+1, ...]; images uint8 HWC."""
+    actions: Array
+    """[N, A]."""
+    rewards: Array
+    """[N] float64."""
+    terminated: Array
+    """[N] bool."""
+    truncated: Array
+    """[N] bool."""
+    cam2world: Array | None
+    """[N+1, 4, 4] float32, camera to world, metres."""
+    intrinsics: Array | None
+    """[3, 3] float32, pixels."""
+    extras: dict[str, Array]
+    """Further values per step, such as coverage, [N, ...]."""
+    attrs: dict[str, Any]
+    """Attributes: `num_samples`, `seed`, `success`, ...; `reset_options` decoded."""
+
+    @property
+    def obs(self) -> dict[str, Array]:
+        """Observations before each step, [N, ...], by key."""
+        return {key: value[:-1] for key, value in self.frames.items()}
+
+    @property
+    def next_obs(self) -> dict[str, Array]:
+        """Observations after each step, [N, ...], by key."""
+        return {key: value[1:] for key, value in self.frames.items()}
+
+    @property
+    def dones(self) -> Array:
+        """Where the episode ended, [N] bool."""
+        return self.terminated | self.truncated
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of its reset, where one was given."""
+        return int(self.attrs["seed"]) if "seed" in self.attrs else None
+
+    def __len__(self) -> int:
+        """Number of steps N."""
+        return len(self.actions)
+
+
+class HDF5Reader:
+    """Reads a recording. The file is opened for each call, so a writer may append meanwhile and it can be pickled.
+
+    In a `with` block it stays open, which is faster for many small reads; episodes that come later are not seen then.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileFormatError: If it is missing, no HDF5 file, damaged, no recording, or of another schema version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file: h5py.File | None = None
+        with self._open() as file:
+            self._check(file)
+            self.attrs = {name: _attribute(value) for name, value in file["data"].attrs.items()}
+            self.root_attrs = {name: _attribute(value) for name, value in file.attrs.items()}
+
+    @property
+    def episodes(self) -> list[str]:
+        """Names of the episodes in natural order: demo_2 before demo_10."""
+        with self._open() as file:
+            return sorted(file["data"], key=natural_key)
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Steps of each episode, in natural order."""
+        with self._open() as file:
+            data = file["data"]
+            return {name: int(data[name].attrs["num_samples"]) for name in sorted(data, key=natural_key)}
+
+    @property
+    def env_args(self) -> dict[str, Any]:
+        """The environment's description: `env_name`, `type`, `env_type`, `env_kwargs`."""
+        return self._json("env_args")
+
+    @property
+    def filters(self) -> dict[str, list[str]]:
+        """Lists of episodes by filter name (`mask/<filter>`)."""
+        with self._open() as file:
+            masks = file["mask"].items() if "mask" in file else ()
+            return {name: [episode.decode() for episode in names[()]] for name, names in masks}
+
+    def space(self, name: str) -> gym.Space[Any]:
+        """Space that was recorded with the file.
+
+        Args:
+            name: "observation_space" or "action_space".
+
+        Returns:
+            The space.
+
+        Raises:
+            FileFormatError: If the file has none of that name.
+        """
+        return space_from_dict(self._json(name))
+
+    def keys(self, episode: int | str) -> list[str]:
+        """Observation keys of an episode."""
+        with self._open() as file:
+            return sorted(self._demo(file, episode)["frames"])
+
+    def frames(self, episode: int | str, key: str, rows: slice | int = slice(None)) -> Array:
+        """Read a part of an episode's observations.
+
+        Args:
+            episode: Its name or its place in natural order.
+            key: Observation key.
+            rows: Which of the N+1 observations.
+
+        Returns:
+            [rows, ...], without the first dimension for a single row.
+
+        Raises:
+            InputError: If there is no such episode or key.
+        """
+        with self._open() as file:
+            frames = self._demo(file, episode)["frames"]
+            if key not in frames:
+                raise InputError(f"key must be one of {sorted(frames)}, got {key!r}")
+            count = len(frames[key])
+            if isinstance(rows, slice):
+                start, stop, stride = rows.indices(count)
+                if stride < 0:
+                    ordered = range(start, stop, stride)[::-1]
+                    return np.asarray(frames[key][ordered.start : ordered.stop : -stride])[::-1]
+                return np.asarray(frames[key][start : max(start, stop) : stride])
+            if not -count <= rows < count:
+                raise InputError(f"rows must be within the {count} observations, got {rows}")
+            return np.asarray(frames[key][rows])
+
+    def __getitem__(self, episode: int | str) -> Episode:
+        """Read an episode by its place in natural order or by name."""
+        with self._open() as file:
+            demo = self._demo(file, episode)
+            try:
+                return _read_episode(demo)
+            except (KeyError, TypeError, OSError) as error:
+                raise FileFormatError(f"{self.path} has a damaged episode {demo.name}: {error}") from error
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+        with self._open() as file:
+            return len(file["data"])
+
+    def __iter__(self) -> Iterator[Episode]:
+        """Read one episode after the other."""
+        for name in self.episodes:
+            yield self[name]
+
+    def __enter__(self) -> Self:
+        """Keep the file open until the block ends."""
+        self._file = self._open_now()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open file behind."""
+        return {**self.__dict__, "_file": None}
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[h5py.File]:
+        if self._file is not None:
+            yield self._file
+            return
+        with self._open_now() as file:
+            yield file
+
+    def _open_now(self) -> h5py.File:
+        if not self.path.is_file():
+            raise FileFormatError(f"path must be an HDF5 recording, got {self.path}, which is no file")
+        try:
+            return h5py.File(self.path, "r")
+        except OSError as error:
+            raise FileFormatError(f"{self.path} must be a readable HDF5 file: {error}") from error
+
+    def _check(self, file: h5py.File) -> None:
+        version = file.attrs.get("schema_version")
+        if version is None or not isinstance(file.get("data"), h5py.Group):
+            raise FileFormatError(f"{self.path} must be a recording with `data` and `schema_version`, got {list(file)}")
+        if version != SCHEMA_VERSION:
+            raise FileFormatError(f"{self.path} must have schema_version {SCHEMA_VERSION}, got {version}")
+
+    def _demo(self, file: h5py.File, episode: int | str) -> h5py.Group:
+        data = file["data"]
+        if isinstance(episode, str):
+            if episode not in data:
+                raise InputError(f"episode must be one of the {len(data)} recorded, got {episode!r}")
+            return data[episode]
+        names = sorted(data, key=natural_key)
+        if not -len(names) <= episode < len(names):
+            # An IndexError as well, so that iteration by index ends.
+            raise EpisodeIndexError(f"episode must be within the {len(names)} recorded, got {episode}")
+        return data[names[episode]]
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.attrs[name]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{self.path} must have `data` attribute {name} with JSON: {error!r}") from error
+
+
+class EpisodeIndexError(InputError, IndexError):
+    """There is no episode at this place."""
+
+
+def _read_episode(demo: h5py.Group) -> Episode:
+    known = {*_STEP_NAMES, "cam2world", "intrinsics", "frames", "obs", "next_obs"}
+    attrs = {name: _attribute(value) for name, value in demo.attrs.items()}
+    if "reset_options" in attrs:
+        attrs["reset_options"] = json.loads(attrs["reset_options"])
+    return Episode(
+        name=demo.name.rsplit("/", 1)[-1],
+        frames={key: value[()] for key, value in demo["frames"].items()},
+        actions=demo["actions"][()],
+        rewards=demo["rewards"][()],
+        terminated=demo["terminated"][()].astype(bool),
+        truncated=demo["truncated"][()].astype(bool),
+        cam2world=demo["cam2world"][()] if "cam2world" in demo else None,
+        intrinsics=demo["intrinsics"][()] if "intrinsics" in demo else None,
+        extras={key: demo[key][()] for key in demo if key not in known},
+        attrs=attrs,
+    )
+
+
+def _attribute(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,151 @@
+"""Recording, file commit: a view of a file whose committed bytes stay as they are.
+
+HDF5 writes through `TailFile` as through any file. What it puts behind the committed end goes to the disk, where
+nothing refers to it yet; what it would change before that end is kept in memory, to be committed at once or dropped.
+"""
+
+from __future__ import annotations
+
+import os
+
+PAGE_BYTES = 4096
+
+
+def read_at(descriptor: int, offset: int, count: int) -> bytes:
+    """Read `count` bytes at `offset`, fewer only at the end of the file."""
+    parts: list[bytes] = []
+    while count > 0:
+        part = os.pread(descriptor, count, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
+    """Write all of `content` at `offset`.
+
+    Raises:
+        OSError: If the disk is full or the file may not grow.
+    """
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view = view[written:]
+        offset += written
+
+
+class TailFile:
+    """File object for h5py over a descriptor: reads all, writes the tail, remembers changes of the rest.
+
+    Args:
+        descriptor: File opened for reading and writing; it stays open.
+        committed: Bytes at the front that must not change on the disk.
+    """
+
+    def __init__(self, descriptor: int, committed: int) -> None:
+        self.committed = committed
+        self.size = committed
+        self.sealed = False
+        self._descriptor = descriptor
+        self._position = 0
+        self._pages: dict[int, bytearray] = {}
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to `offset` from the start, from here or from the end."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The present offset."""
+        return self._position
+
+    def read(self, count: int = -1) -> bytes:
+        """Read `count` bytes from here, to the end where it is negative."""
+        if count < 0:
+            count = max(0, self.size - self._position)
+        content = self.read_at(self._position, count)
+        self._position += len(content)
+        return content
+
+    def readinto(self, buffer: memoryview | bytearray) -> int:
+        """Fill `buffer` from here."""
+        target = memoryview(buffer).cast("B")
+        content = self.read(len(target))
+        target[: len(content)] = content
+        return len(content)
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Write here: behind the committed end to the disk, before it to memory."""
+        view = memoryview(content).cast("B")
+        count = len(view)
+        if not self.sealed:
+            inside = max(0, min(count, self.committed - self._position))
+            if inside:
+                self._remember(view[:inside])
+            if inside < count:
+                write_at(self._descriptor, view[inside:], self._position + inside)
+            self.size = max(self.size, self._position + count)
+        self._position += count
+        return count
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the end, never before the committed one."""
+        size = self._position if size is None else size
+        if not self.sealed:
+            self.size = max(size, self.committed)
+            os.ftruncate(self._descriptor, self.size)
+        return size
+
+    def flush(self) -> None:
+        """Nothing is held back that belongs on the disk."""
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Read `count` bytes at `offset` as HDF5 left them."""
+        content = bytearray(read_at(self._descriptor, offset, count))
+        content.extend(bytes(min(count, max(0, self.size - offset)) - len(content)))
+        for page in range(offset // PAGE_BYTES, (offset + len(content) - 1) // PAGE_BYTES + 1):
+            changed = self._pages.get(page)
+            if changed is not None:
+                start = max(offset, page * PAGE_BYTES)
+                stop = min(offset + len(content), page * PAGE_BYTES + len(changed))
+                if start < stop:
+                    at = start - page * PAGE_BYTES
+                    content[start - offset : stop - offset] = changed[at : at + stop - start]
+        return bytes(content)
+
+    def changed_outside(self, allowed: list[tuple[int, int]]) -> int | None:
+        """Look for a change of committed bytes that a commit would lose.
+
+        Args:
+            allowed: `(offset, count)` ranges that the commit takes care of.
+
+        Returns:
+            Offset of the first changed byte outside all of them, or None.
+        """
+        for page, changed in sorted(self._pages.items()):
+            start = page * PAGE_BYTES
+            before = bytearray(read_at(self._descriptor, start, len(changed)))
+            after = bytearray(changed)
+            for offset, count in allowed:
+                first, last = max(0, offset - start), min(len(before), offset + count - start)
+                if first < last:
+                    before[first:last] = after[first:last] = bytes(last - first)
+            if before != after:
+                return start + next(i for i, (x, y) in enumerate(zip(before, after, strict=True)) if x != y)
+        return None
+
+    def _remember(self, content: memoryview) -> None:
+        offset = self._position
+        while content:
+            page, at = divmod(offset, PAGE_BYTES)
+            if page not in self._pages:
+                held = min(PAGE_BYTES, self.committed - page * PAGE_BYTES)
+                self._pages[page] = bytearray(read_at(self._descriptor, page * PAGE_BYTES, held))
+            part = content[: len(self._pages[page]) - at]
+            self._pages[page][at : at + len(part)] = part
+            content = content[len(part) :]
+            offset += len(part)
