@@ -1,14 +1,15 @@
 """Recording, file commit: an HDF5 file to which whole episodes are added so that a kill never harms it.
 
-A transaction opens the file through a `TailFile`. HDF5 appends the new objects behind the committed end, where nothing
-refers to them. The two groups whose members changed, the root and `data`, get a new header in space that nothing
-refers to either; the data are brought to the disk; then one write of 48 bytes exchanges the superblock, and the file has the new
-root and the new end. A process killed before that write leaves the old file with a tail that every HDF5 reader ignores
-(`repair` cuts it off); killed after it, the new one. There is no moment at which the file does not open, no copy of
-the file is made, and it stays a single ordinary HDF5 file throughout.
+A transaction opens the file through a `TailFile`. HDF5 appends the new objects behind the committed end,
+where nothing refers to them. The two groups whose members changed, the root and `data`, get a new header in
+space that nothing refers to either; the data are brought to the disk; then one write of 48 bytes exchanges
+the superblock, and the file has the new root and the new end. A process killed before that write leaves the
+old file with a tail that every HDF5 reader ignores (`repair` cuts it off); killed after it, the new one.
+There is no moment at which the file does not open, no copy of the file is made, and it stays a single
+ordinary HDF5 file throughout.
 
-The price: `data` keeps its members in its header, rewritten at each commit (about 30 bytes an episode, into two places
-that take turns), and takes at most 65,000 of them.
+The price: `data` keeps its members in its header, rewritten at each commit (about 30 bytes an episode, into
+two places that take turns), and takes at most 65,000 of them.
 """
 
 from __future__ import annotations
@@ -42,18 +43,19 @@ _BUSY = (errno.EACCES, errno.EAGAIN)
 
 
 class CrashSafeFile:
-    """An HDF5 file open for appending, locked against other writers.
-
-    Args:
-        path: The file; it must exist (see `create`).
-        fsync: Bring every commit to the disk, so that it also survives a power cut.
-
-    Raises:
-        FileFormatError: If it is no HDF5 file that this class can append to.
-        RecordingError: If another writer has it.
-    """
+    """An HDF5 file open for appending, locked against other writers."""
 
     def __init__(self, path: Path, *, fsync: bool = True) -> None:
+        """Open and lock the file, and cut off a torn tail.
+
+        Args:
+            path: The file; it must exist (see `create`).
+            fsync: Bring every commit to the disk, so that it also survives a power cut.
+
+        Raises:
+            FileFormatError: If it is no HDF5 file that this class can append to.
+            RecordingError: If another writer has it.
+        """
         self.path = path
         self._fsync = fsync
         self._live: tuple[int, int] | None = None
@@ -97,6 +99,9 @@ class CrashSafeFile:
             with contextlib.closing(CrashSafeFile(Path(temporary))) as safe, safe.transaction():
                 pass
             os.link(temporary, path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
         except FileExistsError:
             raise RecordingError(f'path must not exist with mode "x", got {path}; mode "a" appends') from None
         except OSError as error:
@@ -145,8 +150,8 @@ class CrashSafeFile:
     def _lock(self) -> None:
         """Keep out other writers of ours, and anyone who holds the file open for writing with HDF5.
 
-        Readers are not kept out: they lock the whole file shared, with `flock`, and so does this. Between writers a
-        second lock decides, which belongs to the open file and is independent of the first.
+        Readers are not kept out: they lock the whole file shared, with `flock`, and so does this. Between
+        writers a second lock decides, which belongs to the open file and is independent of the first.
         """
         exclusive = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         try:
@@ -163,7 +168,7 @@ class CrashSafeFile:
         superblock = Superblock.parse(read_at(self._descriptor, 0, SUPERBLOCK_BYTES), str(self.path))
         size = os.fstat(self._descriptor).st_size
         if size < superblock.end:
-            raise FileFormatError(f"{self.path} must have {superblock.end} bytes, got {size}: it is cut short")
+            raise FileFormatError(f"{self.path} must have {superblock.end} bytes, it is cut short to {size}")
         return superblock
 
     def _commit(self, tail: TailFile, members: set[str]) -> None:

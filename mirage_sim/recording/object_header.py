@@ -1,10 +1,11 @@
 """Recording, file commit: the few HDF5 on-disk structures that a crash-safe commit has to move.
 
-HDF5 changes a file in place when a member is added to a group, and a process killed between two of these writes leaves
-a file that no longer opens. Here the changed group headers are written again at a place nothing refers to, and the
-48-byte superblock, which says where the root group is, is then replaced in one write. This module reads and builds
-the structures involved, as the HDF5 file format specification (version 3.0) lays them out: the superblock of version 2
-or 3 and the object header of version 2. Everything else in a file is written by HDF5 itself.
+HDF5 changes a file in place when a member is added to a group, and a process killed between two of these
+writes leaves a file that no longer opens. Here the changed group headers are written again at a place
+nothing refers to, and the 48-byte superblock, which says where the root group is, is then replaced in one
+write. This module reads and builds the structures involved, as the HDF5 file format specification (version
+3.0) lays them out: the superblock of version 2 or 3 and the object header of version 2. Everything else in a
+file is written by HDF5 itself.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class ObjectHeader:
         """
         front = read_at(address, 64)
         if front[:5] != b"OHDR\x02":
-            raise FileFormatError(f"byte {address} must begin an object header of version 2, got {front[:5]!r}")
+            raise FileFormatError(f"byte {address} must begin an object header, got {front[:5]!r}")
         flags = front[5]
         settings_bytes = (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
         size_bytes = 1 << (flags & 3)

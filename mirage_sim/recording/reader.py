@@ -73,18 +73,23 @@ class Episode:
 
 
 class HDF5Reader:
-    """Reads a recording. The file is opened for each call, so a writer may append meanwhile and it can be pickled.
+    """Reads a recording.
 
-    In a `with` block it stays open, which is faster for many small reads; episodes that come later are not seen then.
+    The file is opened for each call, so a writer may append meanwhile, and the reader can be pickled.
 
-    Args:
-        path: The file.
-
-    Raises:
-        FileFormatError: If it is missing, no HDF5 file, damaged, no recording, or of another schema version.
+    In a `with` block it stays open, which is faster for many small reads, and shows no later episodes.
     """
 
     def __init__(self, path: str | Path) -> None:
+        """Check that the file is a recording.
+
+        Args:
+            path: The file.
+
+        Raises:
+            FileFormatError: If it is missing, no HDF5 file, damaged, no recording, or of another schema
+                version.
+        """
         self.path = Path(path)
         self._file: h5py.File | None = None
         with self._open() as file:
@@ -213,14 +218,15 @@ class HDF5Reader:
         if not self.path.is_file():
             raise FileFormatError(f"path must be an HDF5 recording, got {self.path}, which is no file")
         try:
-            return h5py.File(self.path, "r")
+            # Without locks: a recording is whole at every moment, and some network disks have none.
+            return h5py.File(self.path, "r", locking=False)
         except OSError as error:
             raise FileFormatError(f"{self.path} must be a readable HDF5 file: {error}") from error
 
     def _check(self, file: h5py.File) -> None:
         version = file.attrs.get("schema_version")
         if version is None or not isinstance(file.get("data"), h5py.Group):
-            raise FileFormatError(f"{self.path} must be a recording with `data` and `schema_version`, got {list(file)}")
+            raise FileFormatError(f"{self.path} must have `data` and `schema_version`, got {list(file)}")
         if version != SCHEMA_VERSION:
             raise FileFormatError(f"{self.path} must have schema_version {SCHEMA_VERSION}, got {version}")
 
@@ -240,7 +246,7 @@ class HDF5Reader:
         try:
             return dict(json.loads(self.attrs[name]))
         except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{self.path} must have `data` attribute {name} with JSON: {error!r}") from error
+            raise FileFormatError(f"{self.path} must have JSON in `data` attribute {name}: {error!r}") from error
 
 
 class EpisodeIndexError(InputError, IndexError):

@@ -3,7 +3,8 @@
 The layout is robomimic's with additions that its readers ignore, for an episode of N steps:
 
     /                             schema_version, format, camera_convention
-    data                          total, env_args (JSON: env_name, type, env_type, env_kwargs) and the file's metadata
+    data                          total, env_args (JSON: env_name, type, env_type, env_kwargs), and the
+                                  metadata of the file: spaces, env spec, model id, weights hash, ...
     data/demo_<i>                 num_samples = N, seed, reset_options (JSON), success, cut, ...
         actions                   [N, A]
         rewards                   [N]
@@ -15,10 +16,10 @@ The layout is robomimic's with additions that its readers ignore, for an episode
         obs/<key> next_obs/<key>  [N, ...] views of `frames` (virtual datasets), its first and its last N rows
     mask/<filter>                 [M] names of episodes, as bytes
 
-Each image is stored once: `obs` and `next_obs` are views into `frames` of the same file, which any HDF5 library from
-1.10 on reads as ordinary datasets, wherever the file is moved. Whoever copies single episodes to another file copies
-`frames` and makes the views anew. There is no `states`: a generated world has no simulator state that would bring
-it back; seed, reset options and actions do.
+Each image is stored once: `obs` and `next_obs` are views into `frames` of the same file, which any HDF5
+library from 1.10 on reads as ordinary datasets, wherever the file is moved. Whoever copies single episodes
+to another file copies `frames` and makes the views anew. There is no `states`: a generated world has no
+simulator state that would bring it back; seed, reset options and actions do.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ CAMERA_CONVENTION = (
 GYM_ENV_TYPE = 2
 """robomimic's number for Gym environments."""
 LARGEST_INLINE_ARRAY = 4096
-"""Bytes up to which an array is written out in JSON; of a larger one only shape, dtype and SHA-256 are kept."""
+"""Bytes up to which JSON holds an array; of a larger one only shape, dtype and SHA-256 are kept."""
 
 
 def make_env_args(env_name: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -127,7 +128,8 @@ def space_to_dict(space: gym.Space[Any]) -> dict[str, Any]:
         return {"space": "Dict", "spaces": {key: space_to_dict(part) for key, part in space.spaces.items()}}
     if isinstance(space, gym.spaces.Tuple):
         return {"space": "Tuple", "spaces": [space_to_dict(part) for part in space.spaces]}
-    raise InputTypeError(f"space must be Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple, got {type(space)}")
+    known = "Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
+    raise InputTypeError(f"space must be {known}, got {type(space).__name__}")
 
 
 def space_from_dict(described: Mapping[str, Any]) -> gym.Space[Any]:
@@ -159,7 +161,7 @@ def space_from_dict(described: Mapping[str, Any]) -> gym.Space[Any]:
         if kind == "Tuple":
             return gym.spaces.Tuple([space_from_dict(part) for part in described["spaces"]])
     except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"space description must be one of space_to_dict, got {described!r}: {error}") from error
+        raise FileFormatError(f"space description must be one of space_to_dict, got {described!r}") from error
     raise FileFormatError(f"space description must name a known space, got {kind!r}")
 
 

@@ -1,4 +1,4 @@
-"""Recording, one running episode: its rows flow, compressed, into a nameless file that vanishes with the process."""
+"""Recording, one running episode: its rows flow into a nameless file that vanishes with the process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ _OWN_NAMES = frozenset(
 class _Column:
     """Rows of one dataset; holds back less than a chunk of them."""
 
-    def __init__(self, group: h5py.Group, name: str, row: Array, compression: str | None, level: int | None) -> None:
+    def __init__(
+        self, group: h5py.Group, name: str, row: Array, compression: str | None, level: int | None
+    ) -> None:
         self.name = name
         self.shape, self.dtype = row.shape, row.dtype
         self._rows_per_chunk = 1
@@ -49,9 +51,8 @@ class _Column:
 
     def check(self, row: Array) -> None:
         if row.shape != self.shape or row.dtype != self.dtype:
-            raise InputError(
-                f"{self.name} must stay {self.dtype}{list(self.shape)} in an episode, got {row.dtype}{list(row.shape)}"
-            )
+            first, now = (f"{each.dtype}{list(each.shape)}" for each in (self, row))
+            raise InputError(f"{self.name} must stay {first} in an episode, got {now}")
 
     def append(self, row: Array) -> None:
         self._rows.append(row)
@@ -67,19 +68,7 @@ class _Column:
 
 
 class EpisodeStream:
-    """Takes the steps of one episode. `HDF5Writer.open_episode` makes it and `finish` of the writer stores it.
-
-    Args:
-        folder: Where the side file lies; it has no name there.
-        compression: "gzip", "lzf" or None.
-        level: gzip level.
-        initial: Values before the first step for keys of `extras` that are per observation: `cam2world` [4, 4],
-            and the episode's `intrinsics` [3, 3].
-        attrs: Attributes of the episode.
-
-    Raises:
-        RecordingError: If the side file cannot be written.
-    """
+    """Takes the steps of one episode; `HDF5Writer.open_episode` makes it and `finish_episode` stores it."""
 
     def __init__(
         self,
@@ -90,6 +79,19 @@ class EpisodeStream:
         initial: Mapping[str, Any],
         attrs: Mapping[str, Any],
     ) -> None:
+        """Make the side file.
+
+        Args:
+            folder: Where the side file lies; it has no name there.
+            compression: "gzip", "lzf" or None.
+            level: gzip level.
+            initial: `cam2world` [4, 4] before the first step, where it comes in `extras`, and the episode's
+                `intrinsics` [3, 3].
+            attrs: Attributes of the episode.
+
+        Raises:
+            RecordingError: If the side file cannot be written.
+        """
         self.steps = 0
         self._compression, self._level = compression, level
         self._columns: dict[str, _Column] = {}
@@ -128,9 +130,9 @@ class EpisodeStream:
         """Record one step.
 
         Args:
-            obs: Observation before the step, by key: images uint8 [H, W, 3], depth [h, w], `cam2world` [4, 4].
-                `intrinsics` [3, 3] in it counts for the episode. After the first step it may be None; otherwise
-                it must equal the `next_obs` of the step before.
+            obs: Observation before the step, by key: images uint8 [H, W, 3], depth [h, w],
+                `cam2world` [4, 4]. `intrinsics` [3, 3] in it counts for the episode. After the first step it
+                may be None; otherwise it must equal the `next_obs` of the step before.
             action: [A] or a number.
             reward: Of the step.
             terminated: Whether the task ended.
@@ -240,7 +242,7 @@ class EpisodeStream:
     def _check_same(name: str, value: dict[str, Array], like: dict[str, Array]) -> None:
         shapes = [{key: (part.shape, part.dtype) for key, part in each.items()} for each in (value, like)]
         if shapes[0] != shapes[1]:
-            raise InputError(f"{name} must have keys, shapes, dtypes of next_obs {shapes[1]}, got {shapes[0]}")
+            raise InputError(f"{name} must be laid out as next_obs is, {shapes[1]}, got {shapes[0]}")
 
     def _begin(self, first: dict[str, Array], rows: dict[str, Array], extras: dict[str, Array]) -> None:
         if "intrinsics" in self._initial:

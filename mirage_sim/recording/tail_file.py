@@ -1,7 +1,8 @@
 """Recording, file commit: a view of a file whose committed bytes stay as they are.
 
-HDF5 writes through `TailFile` as through any file. What it puts behind the committed end goes to the disk, where
-nothing refers to it yet; what it would change before that end is kept in memory, to be committed at once or dropped.
+HDF5 writes through `TailFile` as through any file. What it puts behind the committed end goes to the disk,
+where nothing refers to it yet; what it would change before that end is kept in memory, to be committed at
+once or dropped.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
 
 
 class TailFile:
-    """File object for h5py over a descriptor: reads all, writes the tail, remembers changes of the rest.
-
-    Args:
-        descriptor: File opened for reading and writing; it stays open.
-        committed: Bytes at the front that must not change on the disk.
-    """
+    """File object for h5py over a descriptor: reads all, writes the tail, remembers changes of the rest."""
 
     def __init__(self, descriptor: int, committed: int) -> None:
+        """Look at a file.
+
+        Args:
+            descriptor: File opened for reading and writing; it stays open.
+            committed: Bytes at the front that must not change on the disk.
+        """
         self.committed = committed
         self.size = committed
         self.sealed = False

@@ -1,9 +1,9 @@
 """Recording, writer: episodes stream into one HDF5 file in robomimic's layout (see `schema`).
 
-The running episode goes to a nameless side file, row by row, so memory stays flat and the main file holds whole
-episodes only. When it ends, its compressed chunks are copied, without being unpacked, behind the end of the
-main file and committed in one write (see `crash_safe_file`): killed at any moment, the file opens and holds every
-episode that had ended. A second writer on the file gets a `RecordingError`.
+The running episode goes to a nameless side file, row by row, so memory stays flat and the main file holds
+whole episodes only. When it ends, its compressed chunks are copied, without being unpacked, behind the end
+of the main file and committed in one write (see `crash_safe_file`): killed at any moment, the file opens and
+holds every episode that had ended. A second writer on the file gets a `RecordingError`.
 """
 
 from __future__ import annotations
@@ -32,21 +32,7 @@ GZIP_LEVEL = 1
 
 
 class HDF5Writer:
-    """Writes a recording; a context manager.
-
-    Args:
-        path: The file, in an existing folder.
-        env_args: Description of the environment with `env_name` (see `schema.make_env_args`).
-        metadata: Attributes of `data`: numbers and text as they are, anything else as JSON.
-        mode: "x" makes a new file and refuses an existing one, "a" appends to one that may exist. Appending needs
-            the same `env_name` and the same value for each metadata key that is given.
-        compression: "gzip" (default, read by every HDF5 tool), "lzf" (faster, needs h5py) or None.
-        fsync: Bring each episode to the disk when it ends, so that it also survives a power cut.
-
-    Raises:
-        RecordingError: If the file exists (mode "x"), is in use, is of another environment, or cannot be written.
-        FileFormatError: If the existing file is no recording.
-    """
+    """Writes a recording; a context manager."""
 
     def __init__(
         self,
@@ -58,6 +44,22 @@ class HDF5Writer:
         compression: Literal["gzip", "lzf"] | None = "gzip",
         fsync: bool = True,
     ) -> None:
+        """Make or open the file.
+
+        Args:
+            path: The file, in an existing folder.
+            env_args: Description of the environment with `env_name` (see `schema.make_env_args`).
+            metadata: Attributes of `data`: numbers and text as they are, anything else as JSON.
+            mode: "x" makes a new file and refuses an existing one, "a" appends to one that may exist.
+                Appending needs the same `env_name` and the same value for each metadata key that is given.
+            compression: "gzip" (default, read by every HDF5 tool), "lzf" (faster, needs h5py) or None.
+            fsync: Bring each episode to the disk when it ends, so that it also survives a power cut.
+
+        Raises:
+            RecordingError: If the file exists (mode "x"), is in use, is of another environment, or cannot be
+                written.
+            FileFormatError: If the existing file is no recording.
+        """
         if mode not in ("x", "a"):
             raise InputError(f'mode must be "x" or "a", got {mode!r}')
         if compression not in ("gzip", "lzf", None):
