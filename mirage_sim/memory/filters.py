@@ -1,0 +1,230 @@
+"""Filters: the step before writing that tells which tokens of a new frame deserve to be remembered.
+
+Each filter is a pure function that returns a mask of tokens to keep (or, for `free_space`, of tokens to
+drop), and each can be switched off in the memory's configuration.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mirage_sim.errors import check_shape
+from mirage_sim.geometry.cameras import known_depth, project
+from mirage_sim.memory.tokens import cell_focal
+
+
+def in_range(
+    depth: Tensor,  # [..., h, w]
+    min_depth: float,
+    max_depth: float,
+) -> Tensor:
+    """Keep tokens on a surface: known depth, neither at the lens nor in the sky.
+
+    Args:
+        depth: Z-depth `[..., h, w]` in metres; 0 or non-finite is unknown.
+        min_depth: Least depth in metres.
+        max_depth: Largest depth in metres; what lies beyond is sky.
+
+    Returns:
+        Boolean `[..., h, w]`, true where the token may be written.
+
+    Source: the paper masks sky; ours in form.
+    """
+    return known_depth(depth) & (depth >= min_depth) & (depth <= max_depth)
+
+
+def on_surface(
+    depth: Tensor,  # [..., h, w]
+    threshold: float = 0.15,
+) -> Tensor:
+    """Keep tokens that a neighbouring surface supports, and drop those that fly between two surfaces.
+
+    The inverse depth of a plane is affine across the image, so its second difference is zero, however grazing
+    the view. A token flies, along rows or along columns, if its inverse depth lies clearly between those of
+    its two neighbours while neither side's pair of neighbours continues to it. The last cell of a near
+    surface and the first of a far one each continue their own side and are kept, and so is a thin object in
+    front of both.
+
+    Args:
+        depth: Z-depth `[..., h, w]` in metres; unknown cells support nothing.
+        threshold: Largest second difference, and least step to a neighbour, as a fraction of the token's
+            inverse depth.
+
+    Returns:
+        Boolean `[..., h, w]`, false where a token flies; true where the depth is unknown.
+
+    Raises:
+        InputError: If the shape is wrong.
+
+    Source: ours.
+    """
+    check_shape("depth", depth, ["...", "h", "w"])
+    known = known_depth(depth)
+    inverse = torch.where(known, 1.0 / torch.where(known, depth, torch.ones_like(depth)), torch.nan)
+    rows = _flies_along_last(inverse, threshold)
+    columns = _flies_along_last(inverse.transpose(-1, -2), threshold).transpose(-1, -2)
+    return ~(rows | columns)
+
+
+def free_space(
+    positions: Tensor,  # [B, M, 3]
+    footprint: Tensor,  # [B, M]
+    key_depth: Tensor,  # [B, K, h, w]
+    key_cam2world: Tensor,  # [B, K, 4, 4]
+    key_intrinsics: Tensor,  # [B, K, 3, 3]
+    key_valid: Tensor,  # [B, K]
+    relative_margin: float = 0.1,
+    margin: float = 0.05,
+    coarsest: float = 1.7,
+) -> Tensor:
+    """Find tokens in space that an earlier view looked through, so that something moved or a depth is wrong.
+
+    A token is in free space if some earlier view saw a surface clearly behind it. Views are latent frames, so
+    the nearest surface of the cell and of its eight neighbours counts, and a view that was much coarser at
+    that place than the token has no say: it may have missed something thin.
+
+    Args:
+        positions: World positions of the tokens `[B, M, 3]` in metres.
+        footprint: Metres covered by one cell of the new view at the token `[B, M]`.
+        key_depth: Z-depth of earlier views `[B, K, h, w]` in metres, 0 where unknown.
+        key_cam2world: Their cameras `[B, K, 4, 4]`.
+        key_intrinsics: Their intrinsics `[B, K, 3, 3]` in cells.
+        key_valid: Boolean `[B, K]`, which of them exist.
+        relative_margin: How far in front of the surface seen a token has to be, as a fraction of its depth
+            ...
+        margin: ... plus this many metres.
+        coarsest: How many times coarser than the token an earlier view may be at most.
+
+    Returns:
+        Boolean `[B, M]`, true where the token contradicts what was seen.
+
+    Raises:
+        InputError: If a shape is wrong.
+
+    Source: ours.
+    """
+    check_shape("positions", positions, ["B", "M", 3])
+    worlds, count = positions.shape[:2]
+    check_shape("footprint", footprint, [worlds, count])
+    check_shape("key_depth", key_depth, [worlds, "K", "h", "w"])
+    views, height, width = key_depth.shape[1:]
+    check_shape("key_cam2world", key_cam2world, [worlds, views, 4, 4])
+    check_shape("key_intrinsics", key_intrinsics, [worlds, views, 3, 3])
+    check_shape("key_valid", key_valid, [worlds, views])
+    if key_depth.numel() == 0:
+        return torch.zeros((worlds, count), dtype=torch.bool, device=positions.device)
+    uv, depth = project(positions[:, None], key_cam2world, key_intrinsics)  # [B, K, M, 2], [B, K, M]
+    u, v = uv.unbind(-1)
+    inside = (depth > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)  # [B, K, M]
+    column = torch.where(inside, u, torch.zeros_like(u)).long()
+    row = torch.where(inside, v, torch.zeros_like(v)).long()
+    surface = nearest_around(key_depth).flatten(-2).gather(-1, row * width + column)  # [B, K, M]
+    coarseness = depth / cell_focal(key_intrinsics)[..., None]  # metres covered by one earlier cell
+    trusted = inside & (surface > 0) & key_valid[..., None] & (coarseness <= coarsest * footprint[:, None])
+    return (trusted & (depth < surface * (1.0 - relative_margin) - margin)).any(dim=1)
+
+
+def nearest_around(
+    depth: Tensor,  # [..., h, w]
+) -> Tensor:
+    """Give the nearest known depth of each cell and its eight neighbours, 0 where the cell itself is unknown.
+
+    Args:
+        depth: Z-depth `[..., h, w]` in metres; 0 or non-finite is unknown.
+
+    Returns:
+        Z-depth `[..., h, w]` in metres.
+
+    Source: ours.
+    """
+    known = known_depth(depth)
+    height, width = depth.shape[-2:]
+    padded = pad(torch.where(known, depth, torch.inf), (1, 1, 1, 1), value=torch.inf)
+    across = torch.minimum(torch.minimum(padded[..., :-2], padded[..., 1:-1]), padded[..., 2:])
+    nearest = torch.minimum(
+        torch.minimum(across[..., :height, :], across[..., 1 : height + 1, :]), across[..., 2:, :]
+    )
+    return torch.where(known, nearest, torch.zeros_like(depth)).reshape(*depth.shape[:-2], height, width)
+
+
+def depth_slack(
+    depth: Tensor,  # [..., h, w]
+    tolerance: float,
+    steepest: float = 0.3,
+) -> Tensor:
+    """Give the difference in depth within which an entry in a cell belongs to the surface seen there.
+
+    To the tolerance it adds how much the surface itself recedes within half a cell, so that floors seen at a
+    grazing angle are recognised. The slope is the smaller of the two one-sided ones, which is the surface's
+    own at an edge, and is bounded where the cell stands alone.
+
+    Args:
+        depth: Z-depth `[..., h, w]` in metres; 0 or non-finite is unknown.
+        tolerance: Fraction of the depth, and at least this many metres.
+        steepest: Largest contribution of the slope as a fraction of the depth.
+
+    Returns:
+        `[..., h, w]` in metres; 0 where the depth is unknown.
+
+    Source: ours.
+    """
+    known = known_depth(depth)
+    metres = torch.where(known, depth, torch.nan)
+    slope = _own_slope(metres) + _own_slope(metres.transpose(-1, -2)).transpose(-1, -2)
+    slack = tolerance * metres.clamp(min=1.0) + torch.minimum(0.5 * slope, steepest * metres)
+    return torch.where(known, slack, torch.zeros_like(slack))
+
+
+def inside_surface(
+    held: Tensor,  # [B, h, w]
+    depth: Tensor,  # [B, h, w]
+    slack: Tensor,  # [B, h, w]
+) -> Tensor:
+    """Find cells inside a held surface: it is held on two opposite sides, so that a cell between is no news.
+
+    Args:
+        held: Boolean `[B, h, w]`, cells whose surface the memory holds.
+        depth: Z-depth seen now `[B, h, w]` in metres.
+        slack: Difference in depth `[B, h, w]` in metres within one cell of the surface.
+
+    Returns:
+        Boolean `[B, h, w]`.
+
+    Source: ours.
+    """
+    out = torch.zeros_like(held)
+    for axis in (1, 2):
+        count = held.shape[axis]
+        if count < 3:
+            continue
+        centre, before, after = (
+            [part.narrow(axis, start, count - 2) for part in (held, depth)] for start in (1, 0, 2)
+        )
+        reach = 2 * slack.narrow(axis, 1, count - 2)
+        same = [side[0] & ((side[1] - centre[1]).abs() <= reach) for side in (before, after)]
+        out.narrow(axis, 1, count - 2).logical_or_(same[0] & same[1])
+    return out
+
+
+def _flies_along_last(inverse: Tensor, threshold: float) -> Tensor:
+    """Find flying tokens along the last axis of inverse depths `[..., n]`, NaN where unknown."""
+    padded = pad(inverse, (2, 2), value=torch.nan)  # [..., n + 4]
+    before2, before, after, after2 = (
+        padded[..., start : start + inverse.shape[-1]] for start in (0, 1, 3, 4)
+    )  # each [..., n]
+    slack = threshold * inverse
+    rises, falls = inverse - before, after - inverse
+    between = (rises * falls > 0) & (rises.abs() > slack) & (falls.abs() > slack)
+    continues_before = (inverse - 2 * before + before2).abs() <= slack
+    continues_after = (inverse - 2 * after + after2).abs() <= slack
+    return between & ~continues_before & ~continues_after
+
+
+def _own_slope(metres: Tensor) -> Tensor:
+    """Give the smaller one-sided |difference| along the last axis, 0 where neither neighbour is known."""
+    step = (metres[..., 1:] - metres[..., :-1]).abs()  # [..., n - 1]
+    step = torch.where(torch.isnan(step), torch.inf, step)
+    slope = torch.minimum(pad(step, (1, 0), value=torch.inf), pad(step, (0, 1), value=torch.inf))
+    return torch.where(torch.isinf(slope), torch.zeros_like(slope), slope)

@@ -1,0 +1,56 @@
+"""Results: what the memory answers to a read, a write and a question about its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MemoryRead:
+    """What the memory holds for target cameras; unknown cells are zero in everything.
+
+    Attributes:
+        latents: Tokens `[B, T, C, h, w]`, float32.
+        mask: Boolean `[B, T, h, w]`, true where the memory knows the cell.
+        depth: Z-depth of the entry `[B, T, h, w]` in metres.
+        offset: Where in the cell the entry fell `[B, T, 2, h, w]`, (u, v) from the centre in [-0.5, 0.5].
+        log_scale: `[B, T, h, w]`, log of the footprint at writing over the present cell's; positive is
+            coarser than the present view asks for, negative finer.
+        view_cos: `[B, T, h, w]`, cosine between the directions in which the entry was and is now seen.
+    """
+
+    latents: Tensor
+    mask: Tensor
+    depth: Tensor
+    offset: Tensor
+    log_scale: Tensor
+    view_cos: Tensor
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What a write did.
+
+    Attributes:
+        written: Boolean `[B, T, h, w]`, tokens that became entries.
+        new_area: Surface `[B]` in square metres, facing the camera, of written cells whose surface the memory
+            did not hold at all. A gap between two cells of the surface held is no new surface.
+    """
+
+    written: Tensor
+    new_area: Tensor
+
+
+@dataclass(frozen=True)
+class MemoryStats:
+    """Size of the memory; a world's figures do not depend on its batch-mates.
+
+    Attributes:
+        entries: int64 `[B]`, entries of every world.
+        bytes: int64 `[B]`, bytes of those entries and of the kept keyframes.
+    """
+
+    entries: Tensor
+    bytes: Tensor

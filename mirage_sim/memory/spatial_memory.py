@@ -1,0 +1,404 @@
+"""Latent spatial memory: the step between what was generated and what the next view is generated from.
+
+Tokens are written where they lie in the world and read back, through the z-buffer, by any camera. The memory
+is bounded by the place seen rather than by the time walked: a token whose surface is already held, seen as
+well or better, is not written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mirage_sim.errors import FileFormatError, InputError, check_finite, check_shape
+from mirage_sim.memory.entries import Entries
+from mirage_sim.memory.filters import depth_slack, free_space, in_range, inside_surface, on_surface
+from mirage_sim.memory.keyframes import Keyframes, KeyframesConfig
+from mirage_sim.memory.results import MemoryRead, MemoryStats, WriteReport
+from mirage_sim.memory.store import load_state, save_state
+from mirage_sim.memory.tokens import lift_tokens
+from mirage_sim.memory.zbuffer import gather_tokens, match_surface, splat
+
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_KIND = "spatial_memory"
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """How tokens are kept.
+
+    Attributes:
+        channels: Latent channels of a token.
+        initial_capacity: Entries per world allocated at the start; buffers double when full.
+        max_capacity: Entries per world at most; then the least recently read ones leave, the oldest first
+            among equals, at least a sixteenth of the maximum at a time.
+        dtype: "float16", "bfloat16" or "float32" for stored tokens; geometry is float32.
+        depth_tolerance: Fraction of the depth, and at least this many metres, within which two entries count
+            as one surface.
+        refine_log_scale: A surface already held is written again when the present view is finer than what is
+            held by more than this, in log of the footprint.
+        min_depth: Metres below which tokens are not written (with `filter_range`).
+        max_depth: Metres beyond which a surface is sky (with `filter_range`).
+        edge_threshold: Relative second difference of inverse depth at which a token flies.
+        free_space_margin: How far in front of a surface seen earlier a token must be to contradict it, as a
+            fraction of the depth; 5 cm are added.
+        filter_range: Drop unknown depth, the lens and the sky.
+        filter_edges: Drop tokens that fly between two surfaces.
+        filter_free_space: Drop tokens in space that a keyframe looked through.
+        keyframes: Which views are kept for the free-space filter and as references.
+    """
+
+    channels: int
+    initial_capacity: int = 4096
+    max_capacity: int = 262144
+    dtype: str = "float16"
+    depth_tolerance: float = 0.05
+    refine_log_scale: float = 0.5306282510621704
+    min_depth: float = 0.1
+    max_depth: float = 100.0
+    edge_threshold: float = 0.15
+    free_space_margin: float = 0.1
+    filter_range: bool = True
+    filter_edges: bool = True
+    filter_free_space: bool = True
+    keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)
+
+    def __post_init__(self) -> None:
+        """Check the numbers; keyframes may come as a plain dict from JSON."""
+        if isinstance(self.keyframes, dict):
+            object.__setattr__(self, "keyframes", KeyframesConfig(**self.keyframes))
+        if self.channels < 1:
+            raise InputError(f"channels must be positive, got {self.channels}")
+        if not 0 < self.initial_capacity <= self.max_capacity:
+            raise InputError(
+                "initial_capacity must be positive and at most max_capacity, "
+                f"got {self.initial_capacity} and {self.max_capacity}"
+            )
+        if self.dtype not in _DTYPES:
+            raise InputError(f"dtype must be one of {sorted(_DTYPES)}, got {self.dtype!r}")
+        for name in ("depth_tolerance", "refine_log_scale", "edge_threshold", "free_space_margin"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.min_depth < self.max_depth:
+            raise InputError(
+                f"min_depth and max_depth must be increasing, got {self.min_depth}, {self.max_depth}"
+            )
+
+
+class SpatialMemory:
+    """Latent spatial memory of B worlds on one device; no world's content depends on another's."""
+
+    def __init__(self, config: MemoryConfig, num_worlds: int, device: torch.device | str = "cpu") -> None:
+        """Make an empty memory.
+
+        Args:
+            config: How tokens are kept.
+            num_worlds: Number of worlds B.
+            device: Where everything lives.
+
+        Raises:
+            InputError: If there is no world.
+        """
+        if num_worlds < 1:
+            raise InputError(f"num_worlds must be positive, got {num_worlds}")
+        self.config, self.num_worlds, self.device = config, num_worlds, torch.device(device)
+        dtype = _DTYPES[config.dtype]
+        self._entries = Entries(
+            num_worlds, config.channels, dtype, config.initial_capacity, config.max_capacity, self.device
+        )
+        self.keyframes = Keyframes(config.keyframes, num_worlds, config.channels, dtype, self.device)
+        self._clock = torch.zeros(num_worlds, dtype=torch.int64, device=self.device)  # [B]
+
+    @torch.no_grad()
+    def read(
+        self,
+        cam2world: Tensor,  # [B, T, 4, 4]
+        intrinsics: Tensor,  # [B, T, 3, 3]
+        hw: tuple[int, int],
+        worlds: Tensor | None = None,  # [B]
+    ) -> MemoryRead:
+        """Read latent frames for target cameras, and note which entries were of use.
+
+        Args:
+            cam2world: Target cameras `[B, T, 4, 4]`.
+            intrinsics: Intrinsics `[B, T, 3, 3]` in latent cells.
+            hw: Height and width of a latent frame in cells.
+            worlds: Boolean `[B]`, worlds to read; others give nothing and are left as they are.
+
+        Returns:
+            What the memory holds.
+
+        Raises:
+            InputError: If a shape is wrong or a value is not finite.
+
+        Source: paper, reading the memory; extra channels, ours.
+        """
+        self._check_cameras(cam2world, intrinsics)
+        cloud = self._entries.cloud(self._selected(worlds))
+        seen = splat(*cloud, cam2world, intrinsics, hw, self.config.depth_tolerance)
+        self._entries.touch(seen.index.flatten(1), self._clock)
+        latents = gather_tokens(self._entries.features, seen.index).float()
+        return MemoryRead(latents, seen.mask, seen.depth, seen.offset, seen.log_scale, seen.view_cos)
+
+    @torch.no_grad()
+    def write(
+        self,
+        latents: Tensor,  # [B, T, C, h, w]
+        depth: Tensor,  # [B, T, h, w]
+        cam2world: Tensor,  # [B, T, 4, 4]
+        intrinsics: Tensor,  # [B, T, 3, 3]
+        keep_mask: Tensor | None = None,  # [B, T, h, w]
+        worlds: Tensor | None = None,  # [B]
+    ) -> WriteReport:
+        """Write latent frames, frame after frame, where they show what the memory does not hold as well.
+
+        The free-space filter knows the keyframes from before this call; the frames of one call are taken to
+        agree among themselves.
+
+        Args:
+            latents: Tokens `[B, T, C, h, w]`.
+            depth: Z-depth `[B, T, h, w]` in metres at latent resolution; 0 or non-finite is unknown.
+            cam2world: Cameras `[B, T, 4, 4]`.
+            intrinsics: Intrinsics `[B, T, 3, 3]` in latent cells.
+            keep_mask: Boolean `[B, T, h, w]`, tokens that may be written, for example those that do not move.
+            worlds: Boolean `[B]`, worlds to write; others are left as they are.
+
+        Returns:
+            Which tokens were written and how much surface they added.
+
+        Raises:
+            InputError: If a shape or dtype is wrong or a latent or a camera is not finite.
+
+        Source: paper, updating the memory; the bound and the filters, ours.
+        """
+        self._check_cameras(cam2world, intrinsics)
+        frames = cam2world.shape[1]
+        check_shape("latents", latents, [self.num_worlds, frames, self.config.channels, "h", "w"])
+        check_finite("latents", latents)
+        hw = (latents.shape[-2], latents.shape[-1])
+        check_shape("depth", depth, [self.num_worlds, frames, *hw])
+        chosen = self._selected(worlds)
+        allowed = chosen[:, None, None, None].expand(depth.shape)
+        if keep_mask is not None:
+            check_shape("keep_mask", keep_mask, list(depth.shape))
+            if keep_mask.dtype != torch.bool:
+                raise InputError(f"keep_mask must be bool, got {keep_mask.dtype}")
+            allowed = allowed & keep_mask
+        depth = depth.float()
+        geometry = lift_tokens(depth, cam2world, intrinsics)
+        keep, trusted = self._filter(depth, geometry.positions, geometry.footprint, allowed)
+        area = depth * depth / (intrinsics[..., 0, 0] * intrinsics[..., 1, 1])[..., None, None]
+        slack = depth_slack(depth, self.config.depth_tolerance)
+        written = torch.zeros_like(keep)
+        new_area = torch.zeros(self.num_worlds, dtype=torch.float64, device=self.device)
+        for t in range(frames):
+            self._clock += chosen
+            cloud = self._entries.cloud(chosen)
+            camera = (cam2world[:, t : t + 1], intrinsics[:, t : t + 1])
+            held = match_surface(*cloud, *camera, depth[:, t : t + 1], slack[:, t : t + 1])
+            self._entries.touch(held.index.flatten(1), self._clock)
+            finer = held.log_scale[:, 0] > self.config.refine_log_scale
+            fresh = keep[:, t] & (~held.mask[:, 0] | finer)  # [B, h, w]
+            self._entries.append(
+                fresh.flatten(1),
+                latents[:, t].flatten(2).transpose(1, 2),
+                geometry.positions[:, t].flatten(1, 2),
+                geometry.footprint[:, t].flatten(1),
+                geometry.view_dir[:, t].flatten(1, 2),
+                self._clock,
+            )
+            unseen = fresh & ~held.mask[:, 0] & ~inside_surface(held.mask[:, 0], depth[:, t], slack[:, t])
+            # in float64, so that the rounded sum does not depend on its order
+            new_area += torch.where(unseen, area[:, t], 0.0).double().sum(dim=(1, 2))
+            written[:, t] = fresh
+            view = torch.where(trusted[:, t], depth[:, t], 0.0)
+            self.keyframes.add(latents[:, t], view, cam2world[:, t], intrinsics[:, t], chosen)
+        return WriteReport(written=written, new_area=new_area.float())
+
+    def reset(self, worlds: Tensor | None = None) -> None:
+        """Forget everything about some worlds.
+
+        Args:
+            worlds: Boolean `[B]`; all if left out.
+
+        Raises:
+            InputError: If the mask has the wrong shape or dtype.
+        """
+        chosen = self._selected(worlds)
+        self._entries.clear(chosen.nonzero().flatten().tolist())
+        self.keyframes.reset(chosen)
+        self._clock = torch.where(chosen, 0, self._clock)
+
+    def fork(self, num_worlds_index: Sequence[int] | Tensor) -> SpatialMemory:
+        """Copy worlds into a new, independent memory; only entries in use are copied.
+
+        Args:
+            num_worlds_index: Which world each of the new memory's worlds copies; repeats are allowed.
+
+        Returns:
+            A memory of as many worlds as the index is long.
+
+        Raises:
+            InputError: If the index is empty or names no world.
+        """
+        index = _world_list("num_worlds_index", num_worlds_index, self.num_worlds)
+        made = SpatialMemory(self.config, len(index), self.device)
+        made.assign(range(len(index)), self, index)
+        return made
+
+    def assign(
+        self, worlds: Sequence[int] | Tensor, source: SpatialMemory, source_worlds: Sequence[int] | Tensor
+    ) -> None:
+        """Replace worlds by copies of another memory's worlds.
+
+        Args:
+            worlds: Worlds of this memory to replace, each once.
+            source: Memory of the same configuration.
+            source_worlds: Worlds of `source` to copy, as many.
+
+        Raises:
+            InputError: If the memories differ in configuration or an index does not fit.
+        """
+        if source.config != self.config:
+            raise InputError(f"source must have the configuration {self.config}, got {source.config}")
+        target = _world_list("worlds", worlds, self.num_worlds)
+        origin = _world_list("source_worlds", source_worlds, source.num_worlds)
+        if len(target) != len(origin) or len(set(target)) != len(target):
+            raise InputError(f"worlds must name as many different worlds as source_worlds, got {target}")
+        if source is self:
+            source, origin = self.fork(origin), list(range(len(origin)))
+        to = torch.tensor(target, device=self.device)
+        since = torch.tensor(origin, device=self.device)
+        self.keyframes.assign(source.keyframes, since, to)
+        self._entries.assign(source._entries, origin, target)
+        self._clock[to] = source._clock[since]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Give everything the memory holds as tensors by name.
+
+        Returns:
+            Tensors on the memory's device; entries of unused rows are zero.
+        """
+        state = {"clock": self._clock.clone()}
+        state |= {f"entries.{name}": value.clone() for name, value in self._entries.state_dict().items()}
+        state |= {f"keyframes.{name}": value.clone() for name, value in self.keyframes.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` gave.
+
+        Args:
+            state: Tensors by name, of a memory with the same configuration and number of worlds.
+
+        Raises:
+            InputError: If a tensor is missing or does not fit.
+        """
+        if "clock" not in state:
+            raise InputError(f"state must hold clock, got {sorted(state)}")
+        check_shape("clock", state["clock"], [self.num_worlds])
+        parts = {
+            name: {key.removeprefix(name): value for key, value in state.items() if key.startswith(name)}
+            for name in ("entries.", "keyframes.")
+        }
+        self.keyframes.load_state_dict(parts["keyframes."])
+        self._entries.load_state_dict(parts["entries."])
+        self._clock = state["clock"].to(self.device, copy=True)
+
+    def save(self, folder: Path | str) -> None:
+        """Save to a folder, whole or not at all.
+
+        Args:
+            folder: Made if it does not exist.
+
+        Raises:
+            OSError: If it cannot be written; what was saved there before stays.
+        """
+        about = {"config": asdict(self.config), "num_worlds": self.num_worlds}
+        save_state(folder, _KIND, self.state_dict(), about)
+
+    @classmethod
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> SpatialMemory:
+        """Load a saved memory.
+
+        Args:
+            folder: Where `save` wrote.
+            device: Where the memory is to live.
+
+        Returns:
+            A memory that goes on bit for bit as the saved one would.
+
+        Raises:
+            FileFormatError: If a file is missing, truncated, tampered with or of another kind or version.
+        """
+        state, about = load_state(folder, _KIND)
+        try:
+            memory = cls(MemoryConfig(**about["config"]), about["num_worlds"], device)
+            memory.load_state_dict(state)
+        except (KeyError, TypeError, InputError) as error:
+            raise FileFormatError(f"{folder} must hold a spatial memory, got {error}") from error
+        return memory
+
+    def stats(self) -> MemoryStats:
+        """Count entries and bytes.
+
+        Returns:
+            One figure per world, on the CPU.
+        """
+        entries = torch.tensor(self._entries.used, dtype=torch.int64)
+        views = self.keyframes.views.valid.sum(dim=1).cpu()
+        size = entries * self._entries.bytes_per_entry + views * self.keyframes.bytes_per_view
+        return MemoryStats(entries=entries, bytes=size)
+
+    def _filter(
+        self, depth: Tensor, positions: Tensor, footprint: Tensor, allowed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Tell which tokens `[B, T, h, w]` may be written, and whose depth a keyframe may trust."""
+        config = self.config
+        keep = allowed & torch.isfinite(depth)
+        if config.filter_range:
+            keep = keep & in_range(depth, config.min_depth, config.max_depth)
+        trusted = keep
+        if config.filter_free_space:
+            ring = self.keyframes.views
+            contradicts = free_space(
+                positions.flatten(1, 3),
+                footprint.flatten(1),
+                ring.depth,
+                ring.cam2world,
+                ring.intrinsics,
+                ring.valid,
+                relative_margin=config.free_space_margin,
+            )
+            keep = keep & ~contradicts.reshape(depth.shape)
+            trusted = keep
+        if config.filter_edges:
+            keep = keep & on_surface(depth, config.edge_threshold)
+        return keep, trusted
+
+    def _check_cameras(self, cam2world: Tensor, intrinsics: Tensor) -> None:
+        """Raise unless cameras fit this memory."""
+        check_shape("cam2world", cam2world, [self.num_worlds, "T", 4, 4])
+        check_shape("intrinsics", intrinsics, [self.num_worlds, cam2world.shape[1], 3, 3])
+        check_finite("cam2world", cam2world)
+        check_finite("intrinsics", intrinsics)
+
+    def _selected(self, worlds: Tensor | None) -> Tensor:
+        """Check a mask of worlds `[B]`; left out, it selects all."""
+        if worlds is None:
+            return torch.ones(self.num_worlds, dtype=torch.bool, device=self.device)
+        check_shape("worlds", worlds, [self.num_worlds])
+        if worlds.dtype != torch.bool:
+            raise InputError(f"worlds must be bool, got {worlds.dtype}")
+        return worlds.to(self.device)
+
+
+def _world_list(name: str, index: Sequence[int] | Tensor, count: int) -> list[int]:
+    """Check an index of worlds."""
+    worlds = [int(world) for world in index]
+    if not worlds or min(worlds) < 0 or max(worlds) >= count:
+        raise InputError(f"{name} must hold worlds in 0..{count - 1}, got {worlds}")
+    return worlds

@@ -1,0 +1,259 @@
+"""Z-buffer: the step that projects stored tokens onto a camera and keeps one per latent cell.
+
+Two scatter-min passes over the entries, O(N), whose result does not depend on the order of execution:
+
+1. the nearest depth of every cell;
+2. among the entries close behind that nearest depth (the same surface), the one with the least score, packed
+   with its index into one integer, so that equal scores go to the lowest index, that is to the oldest entry.
+
+The score is the squared distance from the cell's centre plus a penalty for another scale. Everything up to it
+is elementwise IEEE arithmetic and integer work, no matrix product and no transcendental function, so the
+choice is the same for any batch and any number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mirage_sim.errors import InputError, check_shape
+from mirage_sim.memory.scatter import SCALE_WEIGHT, camera_rows, choose, find_hits, keep_hits, to_cells
+from mirage_sim.memory.tokens import cell_focal
+
+
+@dataclass(frozen=True)
+class SplatResult:
+    """Which entry each cell of the target cameras shows; unknown cells are zero in all but `index`.
+
+    Attributes:
+        index: int64 `[B, T, h, w]`, index of the entry among the N of its world, -1 where there is none.
+        mask: Boolean `[B, T, h, w]`, true where an entry was found.
+        depth: Z-depth of the entry `[B, T, h, w]` in metres.
+        offset: Where in the cell the entry fell `[B, T, 2, h, w]`: (u, v) from the centre, in [-0.5, 0.5].
+        log_scale: `[B, T, h, w]`, log of the footprint at writing over the footprint of a present cell at
+            the entry. Positive: written from farther away or with a shorter focal length, hence *coarser*
+            than the present view asks for. Negative: finer than needed.
+        view_cos: `[B, T, h, w]`, cosine between the directions in which the entry was and is now seen.
+    """
+
+    index: Tensor
+    mask: Tensor
+    depth: Tensor
+    offset: Tensor
+    log_scale: Tensor
+    view_cos: Tensor
+
+
+@torch.no_grad()
+def splat(
+    positions: Tensor,  # [B, N, 3]
+    valid: Tensor,  # [B, N]
+    footprint: Tensor,  # [B, N]
+    view_dir: Tensor,  # [B, N, 3]
+    cam2world: Tensor,  # [B, T, 4, 4]
+    intrinsics: Tensor,  # [B, T, 3, 3]
+    hw: tuple[int, int],
+    depth_tolerance: float = 0.05,
+    *,
+    scale_weight: float = SCALE_WEIGHT,
+    compact: bool | None = None,
+) -> SplatResult:
+    """Find the entry that every cell of the target cameras shows.
+
+    Args:
+        positions: World positions `[B, N, 3]` in metres.
+        valid: Boolean `[B, N]`; other entries are ignored, whatever they hold.
+        footprint: Metres covered by one cell at writing `[B, N]`, depth over focal length.
+        view_dir: Unit directions from the camera to the token at writing `[B, N, 3]`.
+        cam2world: Target cameras `[B, T, 4, 4]`.
+        intrinsics: Intrinsics `[B, T, 3, 3]` in cells of the latent frame read.
+        hw: Height and width of the latent frame in cells.
+        depth_tolerance: How far behind the nearest entry of a cell others still count as the same surface:
+            this fraction of the depth, and at least this many metres.
+        scale_weight: Score of one unit of |log scale| in squared cells.
+        compact: Whether entries outside the view are removed before scattering, which waits for the device;
+            `None` does so on the CPU only. The result is the same.
+
+    Returns:
+        The chosen entries and how they are seen now.
+
+    Raises:
+        InputError: If a shape or dtype is wrong or `hw` is not positive.
+
+    Source: z-buffered nearest projection as in the paper; tie rule, score and extra channels, ours.
+    """
+    _check(positions, valid, footprint, view_dir, cam2world, intrinsics, hw)
+    if positions.shape[1] == 0:
+        return _empty(positions, cam2world, hw)
+    compact = positions.device.type == "cpu" if compact is None else compact
+    rows = camera_rows(cam2world, intrinsics)
+    hits = find_hits(positions, valid, cam2world, intrinsics, rows, hw, compact)
+    cells = cam2world.shape[0] * cam2world.shape[1] * hw[0] * hw[1]
+    nearest = positions.new_full((cells + 1,), torch.inf)
+    nearest.scatter_reduce_(0, hits.cell, hits.depth, "amin")
+    limit = nearest + depth_tolerance * nearest.clamp(min=1.0)  # [cells + 1]
+    hits = keep_hits(hits, hits.depth <= limit.index_select(0, hits.cell), cells, compact)
+    index = choose(hits, footprint, intrinsics, hw, scale_weight)
+    return _describe(index, positions, footprint, view_dir, cam2world, intrinsics, rows)
+
+
+@torch.no_grad()
+def match_surface(
+    positions: Tensor,  # [B, N, 3]
+    valid: Tensor,  # [B, N]
+    footprint: Tensor,  # [B, N]
+    view_dir: Tensor,  # [B, N, 3]
+    cam2world: Tensor,  # [B, T, 4, 4]
+    intrinsics: Tensor,  # [B, T, 3, 3]
+    depth: Tensor,  # [B, T, h, w]
+    tolerance: Tensor,  # [B, T, h, w]
+    *,
+    scale_weight: float = SCALE_WEIGHT,
+    compact: bool | None = None,
+) -> SplatResult:
+    """Find in every cell the entry that best stands for a surface of given depth, hidden or not.
+
+    Unlike `splat` this looks past nearer entries: it answers whether a surface is already stored.
+
+    Args:
+        positions: World positions `[B, N, 3]` in metres.
+        valid: Boolean `[B, N]`; other entries are ignored.
+        footprint: Metres covered by one cell at writing `[B, N]`.
+        view_dir: Unit directions from the camera to the token at writing `[B, N, 3]`.
+        cam2world: Cameras `[B, T, 4, 4]`.
+        intrinsics: Intrinsics `[B, T, 3, 3]` in latent cells.
+        depth: Z-depth of the surface `[B, T, h, w]` in metres; cells with 0 find nothing.
+        tolerance: Largest difference in depth `[B, T, h, w]` in metres.
+        scale_weight: Score of one unit of |log scale| in squared cells.
+        compact: As for `splat`.
+
+    Returns:
+        The best entry of that surface in every cell, described as by `splat`.
+
+    Raises:
+        InputError: If a shape is wrong.
+
+    Source: ours.
+    """
+    hw = (depth.shape[-2], depth.shape[-1])
+    _check(positions, valid, footprint, view_dir, cam2world, intrinsics, hw)
+    check_shape("depth", depth, [*cam2world.shape[:2], *hw])
+    check_shape("tolerance", tolerance, list(depth.shape))
+    if positions.shape[1] == 0:
+        return _empty(positions, cam2world, hw)
+    compact = positions.device.type == "cpu" if compact is None else compact
+    rows = camera_rows(cam2world, intrinsics)
+    hits = find_hits(positions, valid, cam2world, intrinsics, rows, hw, compact)
+    cells = depth.numel()
+    spare = depth.new_zeros(1)
+    surface = torch.cat((depth.reshape(-1), spare)).index_select(0, hits.cell)  # [M]
+    allowed = torch.cat((tolerance.reshape(-1), spare)).index_select(0, hits.cell)
+    near_enough = ((hits.depth - surface).abs() <= allowed) & (surface > 0)
+    hits = keep_hits(hits, near_enough, cells, compact)
+    index = choose(hits, footprint, intrinsics, hw, scale_weight)
+    return _describe(index, positions, footprint, view_dir, cam2world, intrinsics, rows)
+
+
+def gather_tokens(
+    features: Tensor,  # [B, N, C]
+    index: Tensor,  # [B, T, h, w]
+) -> Tensor:
+    """Take the chosen entries' tokens; zeros where there is none.
+
+    Args:
+        features: Tokens `[B, N, C]`.
+        index: Chosen entries `[B, T, h, w]`, -1 for none.
+
+    Returns:
+        Latent frames `[B, T, C, h, w]` of the features' dtype.
+
+    Raises:
+        InputError: If a shape is wrong.
+
+    Source: ours.
+    """
+    check_shape("features", features, ["B", "N", "C"])
+    worlds, count, channels = features.shape
+    check_shape("index", index, [worlds, "T", "h", "w"])
+    frames, height, width = index.shape[1:]
+    if count == 0:
+        return features.new_zeros((worlds, frames, channels, height, width))
+    first = torch.arange(worlds, device=index.device)[:, None, None, None] * count
+    rows = (index.clamp(min=0) + first).reshape(-1)  # [B*T*h*w]
+    tokens = features.reshape(-1, channels).index_select(0, rows)  # [B*T*h*w, C]
+    tokens = tokens * (index >= 0).reshape(-1, 1).to(tokens.dtype)
+    return tokens.reshape(worlds, frames, height, width, channels).permute(0, 1, 4, 2, 3).contiguous()
+
+
+def _describe(
+    index: Tensor,  # [B, T, h, w]
+    positions: Tensor,  # [B, N, 3]
+    footprint: Tensor,  # [B, N]
+    view_dir: Tensor,  # [B, N, 3]
+    cam2world: Tensor,  # [B, T, 4, 4]
+    intrinsics: Tensor,  # [B, T, 3, 3]
+    rows: Tensor,  # [B, T, 3, 3, 1]
+) -> SplatResult:
+    """Say how the chosen entries are seen by the target cameras."""
+    worlds, frames, height, width = index.shape
+    mask = index >= 0
+    flat = index.clamp(min=0).reshape(worlds, -1)  # [B, T*h*w]
+    grid = (worlds, frames, height * width)
+    x, y, z = (axis.gather(1, flat).reshape(grid) for axis in positions.unbind(-1))  # each [B, T, h*w]
+    u, v, depth = to_cells((x, y, z), cam2world, rows, intrinsics)
+    offset = torch.stack((u - u.floor() - 0.5, v - v.floor() - 0.5), dim=2)  # [B, T, 2, h*w]
+    stored = footprint.gather(1, flat).reshape(grid)
+    # in float64, so that the rounded result does not depend on how a vector unit splits the batch
+    ratio = stored.double() * cell_focal(intrinsics)[..., None].double() / depth.double()
+    log_scale = ratio.log().to(depth.dtype)
+    then = (axis.gather(1, flat).reshape(grid) for axis in view_dir.unbind(-1))  # 3 x [B, T, h*w]
+    now = [axis - cam2world[..., i, 3, None] for i, axis in enumerate((x, y, z))]
+    length = (now[0] * now[0] + now[1] * now[1] + now[2] * now[2]).sqrt()
+    view_cos = sum((a * b for a, b in zip(then, now, strict=True)), torch.zeros_like(length)) / length
+    shape = (worlds, frames, height, width)
+    zero = torch.zeros((), dtype=depth.dtype, device=depth.device)
+    return SplatResult(
+        index=index,
+        mask=mask,
+        depth=torch.where(mask, depth.reshape(shape), zero),
+        offset=torch.where(mask[:, :, None], offset.reshape(worlds, frames, 2, height, width), zero),
+        log_scale=torch.where(mask, log_scale.reshape(shape), zero),
+        view_cos=torch.where(mask, view_cos.reshape(shape), zero),
+    )
+
+
+def _empty(positions: Tensor, cam2world: Tensor, hw: tuple[int, int]) -> SplatResult:
+    """Give the result of reading nothing."""
+    shape = (*cam2world.shape[:2], *hw)
+    zeros = positions.new_zeros(shape)
+    index = torch.full(shape, -1, dtype=torch.int64, device=positions.device)
+    offset = positions.new_zeros((*shape[:2], 2, *hw))
+    return SplatResult(index, index >= 0, zeros, offset, zeros.clone(), zeros.clone())
+
+
+def _check(
+    positions: Tensor,
+    valid: Tensor,
+    footprint: Tensor,
+    view_dir: Tensor,
+    cam2world: Tensor,
+    intrinsics: Tensor,
+    hw: tuple[int, int],
+) -> None:
+    """Raise unless the shapes agree."""
+    check_shape("positions", positions, ["B", "N", 3])
+    worlds, count = positions.shape[:2]
+    check_shape("valid", valid, [worlds, count])
+    check_shape("footprint", footprint, [worlds, count])
+    check_shape("view_dir", view_dir, [worlds, count, 3])
+    check_shape("cam2world", cam2world, [worlds, "T", 4, 4])
+    check_shape("intrinsics", intrinsics, [worlds, cam2world.shape[1], 3, 3])
+    for name, value in (("positions", positions), ("footprint", footprint), ("cam2world", cam2world)):
+        if value.dtype != torch.float32:
+            raise InputError(f"{name} must be float32, got {value.dtype}")
+    if valid.dtype != torch.bool:
+        raise InputError(f"valid must be bool, got {valid.dtype}")
+    if hw[0] < 1 or hw[1] < 1:
+        raise InputError(f"hw must be positive, got {hw}")
