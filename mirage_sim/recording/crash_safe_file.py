@@ -19,13 +19,13 @@ import errno
 import fcntl
 import os
 import struct
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 
 from mirage_sim.errors import FileFormatError, RecordingError
+from mirage_sim.recording.files import sync_folder, temporary_beside
 from mirage_sim.recording.object_header import (
     MAX_COMPACT_LINKS,
     SUPERBLOCK_BYTES,
@@ -86,28 +86,17 @@ class CrashSafeFile:
             RecordingError: If `path` exists or cannot be written.
         """
         try:
-            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent)
-        except OSError as error:
-            raise RecordingError(f"path must be in a folder that can be written: {error}") from error
-        try:
-            os.close(handle)
-            with h5py.File(temporary, "w", libver=LIBRARY_BOUNDS) as file:
-                fill(file)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
-            with contextlib.closing(CrashSafeFile(Path(temporary))) as safe, safe.transaction():
-                pass
-            os.link(temporary, path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            with temporary_beside(path, ".new") as temporary:
+                with h5py.File(temporary, "w", libver=LIBRARY_BOUNDS) as file:
+                    fill(file)
+                with contextlib.closing(CrashSafeFile(temporary)) as safe, safe.transaction():
+                    pass
+                os.link(temporary, path)
+            sync_folder(path.parent)
         except FileExistsError:
             raise RecordingError(f'path must not exist with mode "x", got {path}; mode "a" appends') from None
         except OSError as error:
             raise RecordingError(f"{path} could not be created: {error}") from error
-        finally:
-            os.unlink(temporary)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[h5py.File]:

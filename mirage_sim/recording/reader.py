@@ -246,7 +246,7 @@ class HDF5Reader:
         try:
             return dict(json.loads(self.attrs[name]))
         except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{self.path} must have JSON in `data` attribute {name}: {error!r}") from error
+            raise FileFormatError(f"{self.path} must hold JSON in attribute {name}: {error!r}") from error
 
 
 class EpisodeIndexError(InputError, IndexError):

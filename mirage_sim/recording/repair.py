@@ -1,4 +1,4 @@
-"""Recording, repair: cut off what a killed writer left behind the last whole episode, and look through the rest."""
+"""Recording, repair: cut off what a killed writer left behind the last whole episode, check the others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RepairReport:
 def repair(path: str | Path) -> RepairReport:
     """Cut the torn tail off a recording and read every episode once.
 
-    A recording needs no repair to be opened, a torn tail only takes room; the next writer that appends cuts it off too.
+    A recording needs no repair to be opened; a torn tail only takes room, and the next writer cuts it too.
 
     Args:
         path: The recording.

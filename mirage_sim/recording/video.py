@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 from PIL import Image
 
 from mirage_sim.errors import InputError, RecordingError
+from mirage_sim.recording.files import temporary_beside
 
 Frame = np.ndarray[Any, Any]
 
@@ -47,7 +46,8 @@ def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float = 10.0) -> P
     first = _check_frame(first, None)
     codec, options = next(entry for entry in _ENCODERS if entry[0] in av.codecs_available)
     with _replacing(Path(path), ".mp4") as temporary, av.open(str(temporary), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options)
+        rate = Fraction(fps).limit_denominator(1000)
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=options))
         stream.width, stream.height = (first.shape[1] + 1) // 2 * 2, (first.shape[0] + 1) // 2 * 2
         stream.pix_fmt = "yuv420p"
         for frame in _chain(first, iterator):
@@ -124,21 +124,10 @@ def _chain(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
 
 @contextlib.contextmanager
 def _replacing(path: Path, suffix: str) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place at the end, and vanishes if the block fails."""
-    temporary: Path | None = None
+    """Give a temporary path beside `path` that takes its place if the block succeeds."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        yield temporary
-        temporary.replace(path)
+        with temporary_beside(path, suffix) as temporary:
+            yield temporary
+            temporary.replace(path)
     except OSError as error:
-        if isinstance(error, RecordingError):
-            raise
         raise RecordingError(f"{path} could not be written: {error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

@@ -83,6 +83,11 @@ class HDF5Writer:
             raise
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has the file."""
+        return self._file is not None
+
+    @property
     def episodes(self) -> list[str]:
         """Names of the finished episodes, in natural order."""
         return list(self._names)
