@@ -24,11 +24,11 @@ PLAIN_KEY = "observation"
 class RecordHDF5(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Records every episode of an environment.
 
-    An episode is stored when it terminates or is truncated; one that `reset` or `close` cuts off is stored with
-    its last step marked truncated and the attribute `cut`. With each one: seed, reset options, and where the
-    reset had no seed, the state of the environment's random generator before it (`np_random_state`, JSON).
-    `info["seed"]` of the reset stands in for a seed that was not given, `info["is_success"]` of the last step
-    gives `success`.
+    An episode is stored when it terminates or is truncated; one that `reset` or `close` cuts off is stored
+    with its last step marked truncated and the attribute `cut`. With each one: seed, reset options, and where
+    the reset had no seed, the state of the environment's random generator before it (`np_random_state`,
+    JSON). `info["seed"]` of the reset stands in for a seed that was not given, `info["is_success"]` of the
+    last step gives `success`.
 
     An environment may have an attribute `recording_metadata`, a mapping such as
     `{"model_id": ..., "weights_sha256": ...}`, which goes to the attributes of `data`.
