@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,19 +73,21 @@ def to_json(value: Any) -> str:
         value: Nested mappings, sequences and scalars.
 
     Returns:
-        One line of JSON; unknown objects appear as their `repr`.
+        One line of JSON; unknown objects appear as their `repr`, NaN and infinity as text.
     """
-    return json.dumps(_plain(value), sort_keys=True)
+    return json.dumps(_plain(value), sort_keys=True, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, np.ndarray):
         if value.nbytes <= LARGEST_INLINE_ARRAY:
-            return {"array": value.tolist(), "dtype": str(value.dtype)}
+            return {"array": _plain(value.tolist()), "dtype": str(value.dtype)}
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": digest}
     if isinstance(value, gym.Space):
@@ -123,7 +126,7 @@ def space_to_dict(space: gym.Space[Any]) -> dict[str, Any]:
     if isinstance(space, gym.spaces.MultiDiscrete):
         return {"space": "MultiDiscrete", "nvec": space.nvec.tolist(), "dtype": str(space.dtype)}
     if isinstance(space, gym.spaces.MultiBinary):
-        return {"space": "MultiBinary", "shape": list(space.shape)}
+        return {"space": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.shape)}
     if isinstance(space, gym.spaces.Dict):
         return {"space": "Dict", "spaces": {key: space_to_dict(part) for key, part in space.spaces.items()}}
     if isinstance(space, gym.spaces.Tuple):
@@ -155,7 +158,7 @@ def space_from_dict(described: Mapping[str, Any]) -> gym.Space[Any]:
         if kind == "MultiDiscrete":
             return gym.spaces.MultiDiscrete(described["nvec"], dtype=np.dtype(described["dtype"]).type)
         if kind == "MultiBinary":
-            return gym.spaces.MultiBinary(described["shape"])
+            return gym.spaces.MultiBinary(described["n"])
         if kind == "Dict":
             return gym.spaces.Dict({key: space_from_dict(part) for key, part in described["spaces"].items()})
         if kind == "Tuple":

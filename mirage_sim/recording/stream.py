@@ -98,10 +98,14 @@ class EpisodeStream:
         self._last_obs: dict[str, Array] = {}
         self._intrinsics: Array | None = None
         self._keys: tuple[frozenset[str], frozenset[str]] | None = None
-        self._initial = dict(initial)
-        unknown = set(self._initial) - {"cam2world", "intrinsics"}
+        unknown = set(initial) - {"cam2world", "intrinsics"}
         if unknown:
             raise InputError(f"initial must hold cam2world and intrinsics only, got {sorted(unknown)}")
+        self._first_pose: Array | None = None
+        if "cam2world" in initial:
+            self._first_pose = _as_row("cam2world", np.array(initial["cam2world"], np.float32), [4, 4])
+        if "intrinsics" in initial:
+            self._take_intrinsics(initial["intrinsics"])
         attributes = {name: to_attribute(name, value) for name, value in attrs.items()}
         try:
             self._side: BinaryIO = tempfile.TemporaryFile(dir=folder)
@@ -158,10 +162,13 @@ class EpisodeStream:
         }
         check_shape("action", rows["actions"], ["A"])
         check_shape("reward", rows["rewards"], [])
-        step_values = {name: np.array(value) for name, value in (extras or {}).items()}
+        step_values = {name: _numeric(name, np.array(value)) for name, value in (extras or {}).items()}
         if "intrinsics" in step_values:
             self._take_intrinsics(step_values.pop("intrinsics"))
-        self._check_keys(after, step_values)
+        if "cam2world" in step_values:
+            pose = step_values["cam2world"].astype(np.float32)
+            step_values["cam2world"] = _as_row("cam2world", pose, [4, 4])
+        keys = self._checked_keys(after, step_values)
         if self.steps == 0:
             if before is None:
                 raise InputError("obs must be given with the first step, got None")
@@ -172,6 +179,7 @@ class EpisodeStream:
                 if name not in self._last_obs or value.tobytes() != self._last_obs[name].tobytes():
                     raise InputError(f"obs[{name!r}] must be next_obs of the step before, got another value")
         self._write({**rows, **step_values, **{f"frames/{name}": value for name, value in after.items()}})
+        self._keys = keys
         self._last_obs = after
         self.steps += 1
 
@@ -209,12 +217,13 @@ class EpisodeStream:
     def _observation(self, name: str, obs: Mapping[str, Any]) -> dict[str, Array]:
         if not isinstance(obs, Mapping):
             raise InputError(f"{name} must map keys to arrays, got {type(obs).__name__}")
-        values = {key: np.array(value) for key, value in obs.items() if key != "intrinsics"}
+        values = {
+            key: _numeric(f"{name}[{key!r}]", np.array(value))
+            for key, value in obs.items()
+            if key != "intrinsics"
+        }
         if "intrinsics" in obs:
             self._take_intrinsics(obs["intrinsics"])
-        for key, value in values.items():
-            if value.dtype.kind not in "biuf":
-                raise InputError(f"{name}[{key!r}] must be a numeric array, got dtype {value.dtype}")
         if "cam2world" in values:
             values["cam2world"] = _as_row("cam2world", values["cam2world"].astype(np.float32), [4, 4])
         return values
@@ -226,17 +235,22 @@ class EpisodeStream:
         elif not np.array_equal(self._intrinsics, intrinsics):
             raise InputError("intrinsics must stay the same in an episode, got other ones")
 
-    def _check_keys(self, obs: dict[str, Array], extras: dict[str, Array]) -> None:
+    def _checked_keys(
+        self, obs: dict[str, Array], extras: dict[str, Array]
+    ) -> tuple[frozenset[str], frozenset[str]]:
         keys = (frozenset(obs), frozenset(extras))
         if self._keys is None:
             reserved = _OWN_NAMES & keys[1]
             if reserved or ("cam2world" in keys[0] & keys[1]):
                 named = sorted(reserved) or "cam2world"
                 raise InputError(f"extras must not repeat what is recorded anyway, got {named}")
-            self._keys = keys
+            if "cam2world" in keys[1] and self._first_pose is None:
+                raise InputError("initial must hold cam2world where extras do, for the first observation")
+            return keys
         for name, now, first in zip(("next_obs", "extras"), keys, self._keys, strict=True):
             if now != first:
                 raise InputError(f"{name} must keep the keys {sorted(first)}, got {sorted(now)}")
+        return keys
 
     @staticmethod
     def _check_same(name: str, value: dict[str, Array], like: dict[str, Array]) -> None:
@@ -245,25 +259,16 @@ class EpisodeStream:
             raise InputError(f"{name} must be laid out as next_obs is, {shapes[1]}, got {shapes[0]}")
 
     def _begin(self, first: dict[str, Array], rows: dict[str, Array], extras: dict[str, Array]) -> None:
-        if "intrinsics" in self._initial:
-            self._take_intrinsics(self._initial["intrinsics"])
-        if "cam2world" in extras:
-            if "cam2world" not in self._initial:
-                raise InputError("initial must hold cam2world where extras do, for the first observation")
-            extras["cam2world"] = extras["cam2world"].astype(np.float32)
         frames = {f"frames/{name}": value for name, value in first.items()}
         with self._side_file_errors():
             for name, row in {**rows, **extras, **frames}.items():
                 self._columns[name] = _Column(self.group, name, row, self._compression, self._level)
         start = dict(frames)
-        if "cam2world" in extras:
-            first_pose = np.asarray(self._initial["cam2world"], np.float32)
-            start["cam2world"] = _as_row("cam2world", first_pose, [4, 4])
+        if "cam2world" in extras and self._first_pose is not None:
+            start["cam2world"] = self._first_pose
         self._write(start)
 
     def _write(self, rows: dict[str, Array]) -> None:
-        if "cam2world" in rows:
-            rows["cam2world"] = rows["cam2world"].astype(np.float32)
         for name, row in rows.items():
             self._columns[name].check(row)
         with self._side_file_errors():
@@ -279,9 +284,14 @@ class EpisodeStream:
             raise RecordingError(f"the running episode could not be written and is lost: {error}") from error
 
 
-def _as_row(name: str, value: Array, shape: list[int | str | None] | None = None) -> Array:
+def _numeric(name: str, value: Array) -> Array:
     if value.dtype.kind not in "biuf":
-        raise InputError(f"{name} must be numeric, got dtype {value.dtype}")
+        raise InputError(f"{name} must be a numeric array, got dtype {value.dtype}")
+    return value
+
+
+def _as_row(name: str, value: Array, shape: list[int | str | None] | None = None) -> Array:
+    _numeric(name, value)
     if shape is not None:
         check_shape(name, value, shape)
     if value.dtype.kind == "f":

@@ -33,8 +33,8 @@ class RecordHDF5(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArg
     An environment may have an attribute `recording_metadata`, a mapping such as
     `{"model_id": ..., "weights_sha256": ...}`, which goes to the attributes of `data`.
 
-    The file belongs to the process that made the wrapper: it cannot be pickled. For `AsyncVectorEnv` give each
-    worker a function that wraps its environment with a path of its own, or wrap the vector
+    The file belongs to the process that made the wrapper: it cannot be pickled. For `AsyncVectorEnv` give
+    each worker a function that wraps its environment with a path of its own, or wrap the vector
     (`RecordHDF5Vector`). Put it inside `Autoreset`.
     """
 

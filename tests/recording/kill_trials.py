@@ -1,4 +1,4 @@
-"""Run by test_crash: records in child processes, kills each at a random moment, and prints what the file then holds."""
+"""Run by test_crash: records in child processes, kills each at a random moment, prints what is there then."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.h5", 3)
     path.write_bytes(path.read_bytes()[:-3000])
     for use in (repair, HDF5Reader, lambda path: HDF5Writer(path, env_args=ENV_ARGS, mode="a")):
-        with pytest.raises(FileFormatError, match="cut short|readable"):
+        with pytest.raises(FileFormatError, match=r"cut short|readable"):
             use(path)
 
 
@@ -116,7 +116,9 @@ def test_a_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:
             pass
         with h5py.File(path, "r") as file:
             assert list(file["data"]) == ["demo_0"]
-            done = subprocess.run([sys.executable, "-c", other, str(path)], cwd=ROOT, capture_output=True, timeout=60)
+            done = subprocess.run(
+                [sys.executable, "-c", other, str(path)], cwd=ROOT, capture_output=True, timeout=60
+            )
         assert done.returncode
         assert b"RecordingError" in done.stderr
         assert b"in use by another writer" in done.stderr
