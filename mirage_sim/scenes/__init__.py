@@ -1,0 +1,15 @@
+"""Procedural furnished flats in PyBullet: where training clips, test clips and ground truth come from."""
+
+from mirage_sim.scenes.scene import SKY_ID, Scene, View, make_scene
+from mirage_sim.scenes.splits import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, split_of
+
+__all__ = [
+    "SKY_ID",
+    "TEST_SEEDS",
+    "TRAIN_SEEDS",
+    "VALIDATION_SEEDS",
+    "Scene",
+    "View",
+    "make_scene",
+    "split_of",
+]

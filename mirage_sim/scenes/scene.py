@@ -1,0 +1,274 @@
+"""One flat in PyBullet: built from a seed, rendered headlessly to colour, depth and object ids."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pybullet
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mirage_sim.errors import InputError, StateError, check_shape
+from mirage_sim.geometry.conventions import (
+    cam2world_to_pybullet_view,
+    intrinsics_to_pybullet_projection,
+    pybullet_depth_to_metres,
+)
+from mirage_sim.geometry.poses import from_yaw_pitch
+from mirage_sim.scenes.furnish import furnish
+from mirage_sim.scenes.layout import Layout, Room, make_layout
+from mirage_sim.scenes.mesh import Palette, quad_indices
+from mirage_sim.scenes.obstacles import FreeSpace, Obstacles, free_space_grid, wall_boxes
+from mirage_sim.scenes.shell import Painted, build_shell
+from mirage_sim.scenes.sky import paint_sky
+from mirage_sim.scenes.textures import room_colours
+from mirage_sim.scenes.walks import WalkConfig, plan_walk
+
+NEAR, FAR = 0.05, 40.0
+SKY_ID = -1
+"""Segmentation id of pixels that show the sky; their depth is 0 (unknown)."""
+CELL = 0.1
+
+
+@dataclass(frozen=True)
+class View:
+    """What a camera sees."""
+
+    rgb: NDArray[np.uint8]
+    """[H, W, 3]."""
+    depth: NDArray[np.float32]
+    """[H, W] z-depth in metres, 0 for the sky."""
+    segmentation: NDArray[np.int32]
+    """[H, W] id of the body seen, `SKY_ID` for the sky; `Scene.labels` names the ids."""
+
+
+class Scene:
+    """A furnished flat. Close it after use, or use it as a context manager."""
+
+    def __init__(self, seed: int) -> None:
+        """Build the flat.
+
+        Args:
+            seed: Decides everything about the flat.
+
+        Raises:
+            InputError: If the seed is negative.
+        """
+        if seed < 0:
+            raise InputError(f"seed must be at least 0, got {seed}")
+        self.seed = seed
+        rng = np.random.default_rng(seed)
+        self._layout = make_layout(rng)
+        hue = float(rng.random())
+        count = len(self._layout.rooms)
+        hues = [hue + (i + float(rng.uniform(-0.2, 0.2))) / count for i in range(count)]
+        colours = [room_colours(rng, value) for value in hues]
+        placed = furnish(self._layout, colours, rng)
+        painted, meshes = build_shell(self._layout, colours, placed, rng)
+        self._obstacles = Obstacles(np.asarray(wall_boxes(self._layout) + placed.footprints))
+        self._spaces: dict[float, FreeSpace] = {}
+        self._sky = (float(rng.uniform(0.52, 0.6)), float(rng.random()))
+        self.labels: dict[int, str] = {SKY_ID: "sky"}
+        """Name of each segmentation id."""
+        self._client = int(pybullet.connect(pybullet.DIRECT))
+        if self._client < 0:
+            raise StateError("no more PyBullet clients can be opened; close scenes that are no longer used")
+        with tempfile.TemporaryDirectory(prefix="scene-textures-") as folder:
+            palette = Palette()
+            uvs = [mesh.palette_uvs(palette) for _, mesh in [*meshes, *placed.meshes]]
+            shared = self._load_texture(Path(folder) / "palette.png", palette.texture())
+            for (name, mesh), uv in zip([*meshes, *placed.meshes], uvs, strict=True):
+                self._add_body(name, np.concatenate(mesh.vertices), np.concatenate(mesh.normals), uv, shared)
+            for index, body in enumerate(painted):
+                self._add_painted(body, Path(folder) / f"{index}.png")
+
+    def _load_texture(self, path: Path, image: NDArray[np.uint8]) -> int:
+        Image.fromarray(image).save(path, compress_level=1)
+        return int(pybullet.loadTexture(str(path), physicsClientId=self._client))
+
+    def _add_painted(self, body: Painted, path: Path) -> None:
+        self._add_body(body.name, body.vertices, body.normals, body.uvs, self._load_texture(path, body.image))
+
+    def _add_body(
+        self, name: str, vertices: NDArray[Any], normals: NDArray[Any], uvs: NDArray[Any], texture: int
+    ) -> None:
+        shape = pybullet.createVisualShape(
+            pybullet.GEOM_MESH,
+            vertices=vertices.tolist(),
+            indices=quad_indices(len(vertices)),
+            uvs=uvs.tolist(),
+            normals=normals.tolist(),
+            rgbaColor=[1, 1, 1, 1],
+            physicsClientId=self._client,
+        )
+        body = int(pybullet.createMultiBody(0, -1, shape, physicsClientId=self._client))
+        pybullet.changeVisualShape(body, -1, textureUniqueId=texture, physicsClientId=self._client)
+        self.labels[body] = name
+
+    @property
+    def rooms(self) -> list[Room]:
+        """The rooms of the flat."""
+        return self._layout.rooms
+
+    @property
+    def layout(self) -> Layout:
+        """The plan of the flat."""
+        return self._layout
+
+    def render(self, cam2world: Tensor, intrinsics: Tensor, hw: tuple[int, int]) -> View:
+        """Render the flat from a camera.
+
+        Args:
+            cam2world: [4, 4] camera pose.
+            intrinsics: [3, 3] in pixels of the wanted image.
+            hw: Height and width of the image, pixels.
+
+        Returns:
+            Colour, z-depth and object ids.
+
+        Raises:
+            InputError: If a shape is wrong.
+            StateError: If the scene is closed.
+        """
+        check_shape("cam2world", cam2world, [4, 4])
+        check_shape("intrinsics", intrinsics, [3, 3])
+        if self._client < 0:
+            raise StateError("the scene is closed")
+        height, width = hw
+        _, _, colour, buffer, ids = pybullet.getCameraImage(
+            width,
+            height,
+            viewMatrix=cam2world_to_pybullet_view(cam2world),
+            projectionMatrix=intrinsics_to_pybullet_projection(intrinsics, height, width, NEAR, FAR),
+            lightDirection=[0.0, 0.0, 1.0],
+            lightColor=[1.0, 1.0, 1.0],
+            lightAmbientCoeff=1.0,
+            lightDiffuseCoeff=0.0,
+            lightSpecularCoeff=0.0,
+            shadow=0,
+            renderer=pybullet.ER_TINY_RENDERER,
+            physicsClientId=self._client,
+        )
+        rgb = np.asarray(colour, dtype=np.uint8).reshape(height, width, 4)[..., :3].copy()
+        segmentation = np.asarray(ids, dtype=np.int32).reshape(height, width).copy()
+        sky = segmentation < 0
+        segmentation[sky] = SKY_ID
+        metres = pybullet_depth_to_metres(torch.from_numpy(np.array(buffer).reshape(height, width)), NEAR, FAR)
+        depth = np.where(sky, 0.0, metres.numpy()).astype(np.float32)
+        if sky.any():
+            rgb[sky] = paint_sky(cam2world, intrinsics, hw, self._sky)[sky]
+        return View(rgb, depth, segmentation)
+
+    def is_free(self, position: Any, radius: float) -> bool:
+        """Whether an upright disc may stand somewhere; furniture counts as high as the room.
+
+        Args:
+            position: World (x, y) or (x, y, z), metres.
+            radius: Radius of the disc, metres.
+        """
+        point = np.asarray(position, dtype=np.float64).reshape(-1)[:2]
+        return self._indoors(point) and float(self._obstacles.distance(point[None])[0]) >= radius
+
+    def collides(self, a: Any, b: Any, radius: float) -> bool:
+        """Whether a disc that moves straight from `a` to `b` touches a wall or furniture.
+
+        Args:
+            a: Start, world (x, y) or (x, y, z), metres.
+            b: End, likewise.
+            radius: Radius of the disc, metres.
+        """
+        start = np.asarray(a, dtype=np.float64).reshape(-1)[:2]
+        end = np.asarray(b, dtype=np.float64).reshape(-1)[:2]
+        if not (self._indoors(start) and self._indoors(end)):
+            return True
+        return self._obstacles.segment_distance(start, end) < radius
+
+    def _indoors(self, point: NDArray[np.float64]) -> bool:
+        spans = [(r.x, r.y) for r in self._layout.rooms] + [(d.x, d.y) for d in self._layout.doorways]
+        return any(x[0] <= point[0] <= x[1] and y[0] <= point[1] <= y[1] for x, y in spans)
+
+    def free_space(self, radius: float = 0.0) -> FreeSpace:
+        """The top view of where a disc of `radius` metres may stand, in cells of 10 cm."""
+        if radius not in self._spaces:
+            self._spaces[radius] = free_space_grid(self._layout, self._obstacles, radius, CELL)
+        return self._spaces[radius]
+
+    def sample_pose(self, rng: np.random.Generator) -> Tensor:
+        """Draw a camera pose at eye height in free space, looking along open space where there is some.
+
+        Args:
+            rng: Source of the choice.
+
+        Returns:
+            cam2world, [4, 4] float32.
+        """
+        space = self.free_space(0.35)
+        rows, columns = np.nonzero(space.free)
+        pick = int(rng.integers(len(rows)))
+        x, y = space.centres()[rows[pick], columns[pick]].tolist()
+        best, best_reach = 0.0, -1.0
+        for yaw in rng.uniform(-np.pi, np.pi, 3).tolist():
+            reach = next(
+                (d for d in np.arange(0.3, 3.0, 0.3).tolist() if not self.is_free((x + d * np.cos(yaw), y + d * np.sin(yaw)), 0.1)),
+                3.0,
+            )
+            if reach > best_reach:
+                best, best_reach = yaw, reach
+        position = torch.tensor([x, y, float(rng.uniform(1.2, 1.6))])
+        return from_yaw_pitch(position, best, float(rng.uniform(-0.2, 0.05))).to(torch.float32)
+
+    def plan_walk(
+        self, rng: np.random.Generator, steps: int, step_length: float = 0.12, max_turn_deg: float = 6.0
+    ) -> Tensor:
+        """Plan a walk through the flat; see `mirage_sim.scenes.walks.plan_walk`.
+
+        Args:
+            rng: Source of every choice.
+            steps: Number of poses.
+            step_length: Longest move between poses, metres.
+            max_turn_deg: Largest change of yaw between poses, degrees.
+
+        Returns:
+            cam2world, [steps, 4, 4] float32.
+        """
+        return plan_walk(self, rng, steps, WalkConfig(step_length=step_length, max_turn_deg=max_turn_deg))
+
+    def close(self) -> None:
+        """Give the renderer's memory back; may be called more than once."""
+        if self._client >= 0:
+            pybullet.disconnect(physicsClientId=self._client)
+            self._client = -1
+
+    def __enter__(self) -> Scene:
+        """The scene itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the scene."""
+        self.close()
+
+
+def make_scene(seed: int) -> Scene:
+    """Build the flat of a seed.
+
+    Args:
+        seed: Decides everything about the flat; `mirage_sim.scenes.splits` says which seeds are for what.
+
+    Returns:
+        The flat, to be closed after use.
+
+    Raises:
+        InputError: If the seed is negative.
+
+    Source: ours.
+    """
+    return Scene(seed)

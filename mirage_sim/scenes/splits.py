@@ -1,0 +1,36 @@
+"""Which flats are for training, validation and testing: fixed, disjoint ranges of seeds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mirage_sim.errors import InputError
+
+TRAIN_SEEDS = range(0, 100_000)
+VALIDATION_SEEDS = range(100_000, 110_000)
+TEST_SEEDS = range(110_000, 120_000)
+
+Split = Literal["train", "validation", "test"]
+
+
+def split_of(seed: int) -> Split:
+    """Tell which split a scene seed belongs to.
+
+    Args:
+        seed: Scene seed.
+
+    Returns:
+        `"train"`, `"validation"` or `"test"`.
+
+    Raises:
+        InputError: If the seed is in none of them.
+
+    Source: ours.
+    """
+    if seed in TRAIN_SEEDS:
+        return "train"
+    if seed in VALIDATION_SEEDS:
+        return "validation"
+    if seed in TEST_SEEDS:
+        return "test"
+    raise InputError(f"seed must be in [0, {TEST_SEEDS.stop}), got {seed}")
