@@ -39,6 +39,9 @@ LIBRARY_BOUNDS = ("v108", "v114")
 TRASH = "trash"
 """Root group in which a transaction puts what it replaces; it is left out of the committed root."""
 
+NEW_SUFFIX = ".new"
+"""Ending of the hidden file in which a recording begins."""
+
 _BUSY = (errno.EACCES, errno.EAGAIN)
 
 
@@ -86,7 +89,7 @@ class CrashSafeFile:
             RecordingError: If `path` exists or cannot be written.
         """
         try:
-            with temporary_beside(path, ".new") as temporary:
+            with temporary_beside(path, NEW_SUFFIX) as temporary:
                 with h5py.File(temporary, "w", libver=LIBRARY_BOUNDS) as file:
                     fill(file)
                 with contextlib.closing(CrashSafeFile(temporary)) as safe, safe.transaction():
@@ -99,10 +102,13 @@ class CrashSafeFile:
             raise RecordingError(f"{path} could not be created: {error}") from error
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[h5py.File]:
+    def transaction(self, room: int = 0) -> Iterator[h5py.File]:
         """Change the file: new objects anywhere new, members of `/` and `data`, attributes of `data`.
 
         What happens in the block is committed at its end as a whole, or not at all if it raises.
+
+        Args:
+            room: Bytes about to be written, so that a full disk is noticed before and not in the middle.
 
         Yields:
             The file, open for reading and writing.
@@ -112,16 +118,20 @@ class CrashSafeFile:
         """
         tail = TailFile(self._descriptor, self._superblock.end)
         try:
+            if room and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._descriptor, tail.committed, room)
             file = h5py.File(tail, "r+", libver=LIBRARY_BOUNDS)
             try:
                 yield file
                 members = set(file["data"])
                 file.flush()
             except BaseException:
-                tail.sealed = True
+                tail.detached = True
                 raise
             finally:
                 file.close()
+            if tail.failure is not None:
+                raise tail.failure
             self._commit(tail, members)
         except BaseException as error:
             with contextlib.suppress(OSError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirage_sim.errors import FileFormatError
-from mirage_sim.recording.crash_safe_file import CrashSafeFile
+from mirage_sim.recording.crash_safe_file import NEW_SUFFIX, CrashSafeFile
 from mirage_sim.recording.reader import HDF5Reader
 
 
@@ -21,6 +21,8 @@ class RepairReport:
     """Bytes of an unfinished episode that were cut off."""
     damaged: tuple[str, ...]
     """Episodes that cannot be read, which no kill explains: the disk or a copy failed."""
+    leftovers: int
+    """Hidden files of writers killed while they made the recording, removed."""
 
 
 def repair(path: str | Path) -> RepairReport:
@@ -38,8 +40,16 @@ def repair(path: str | Path) -> RepairReport:
         FileFormatError: If it is no recording, or is cut short.
         RecordingError: If a writer is using it.
     """
-    with contextlib.closing(CrashSafeFile(Path(path))) as file:
+    path = Path(path)
+    with contextlib.closing(CrashSafeFile(path)) as file:
         torn_bytes = file.torn_bytes
+        leftovers = [
+            entry
+            for entry in path.parent.iterdir()
+            if entry.name.startswith(f".{path.name}.") and entry.suffix == NEW_SUFFIX
+        ]
+        for entry in leftovers:
+            entry.unlink(missing_ok=True)
         reader = HDF5Reader(path)
         damaged = []
         for name in reader.episodes:
@@ -52,4 +62,4 @@ def repair(path: str | Path) -> RepairReport:
             rows |= {len(episode.actions), len(episode.rewards), int(episode.attrs["num_samples"])}
             if len(rows) != 1:
                 damaged.append(name)
-    return RepairReport(len(reader), torn_bytes, tuple(damaged))
+    return RepairReport(len(reader), torn_bytes, tuple(damaged), len(leftovers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -109,12 +109,18 @@ class EpisodeStream:
         attributes = {name: to_attribute(name, value) for name, value in attrs.items()}
         try:
             self._side: BinaryIO = tempfile.TemporaryFile(dir=folder)
-            self._tail = TailFile(self._side.fileno(), 0)
+        except OSError as error:
+            raise RecordingError(f"an episode could not be begun in {folder}: {error}") from error
+        self._tail = TailFile(self._side.fileno(), 0)
+        with self._side_file_errors():
             self._file = h5py.File(self._tail, "w", libver=LIBRARY_BOUNDS, rdcc_nbytes=0)
             self.group: h5py.Group = self._file.create_group(EPISODE)
             self.group.attrs.update(attributes)
-        except OSError as error:
-            raise RecordingError(f"an episode could not be begun in {folder}: {error}") from error
+
+    @property
+    def size(self) -> int:
+        """Bytes of the side file."""
+        return self._tail.size
 
     @property
     def open(self) -> bool:
@@ -209,7 +215,7 @@ class EpisodeStream:
 
     def discard(self) -> None:
         """Drop the side file; harmless when done twice."""
-        self._tail.sealed = True
+        self._tail.detached = True
         if self._file:
             self._file.close()
         self._side.close()
@@ -276,11 +282,12 @@ class EpisodeStream:
                 self._columns[name].append(row)
 
     @contextlib.contextmanager
-    def _side_file_errors(self) -> Any:
-        try:
-            yield
-        except OSError as error:
+    def _side_file_errors(self) -> Iterator[None]:
+        """Report a write that failed in the block."""
+        yield
+        if self._tail.failure is not None:
             self.discard()
+            error = self._tail.failure
             raise RecordingError(f"the running episode could not be written and is lost: {error}") from error
 
 

@@ -3,6 +3,10 @@
 HDF5 writes through `TailFile` as through any file. What it puts behind the committed end goes to the disk,
 where nothing refers to it yet; what it would change before that end is kept in memory, to be committed at
 once or dropped.
+
+A write that fails is not reported to HDF5, which may bring the process down when it unwinds from it (seen with
+HDF5 2.0: a double free in H5Ocopy on a full disk). The content is kept in memory like a change of committed
+bytes, so that HDF5 sees a sound file until it is closed, and `failure` tells the owner.
 """
 
 from __future__ import annotations
@@ -50,7 +54,9 @@ class TailFile:
         """
         self.committed = committed
         self.size = committed
-        self.sealed = False
+        self.failure: OSError | None = None
+        self.detached = False
+        """Whether all writes go to memory: the file is to be dropped, or a write failed."""
         self._descriptor = descriptor
         self._position = 0
         self._pages: dict[int, bytearray] = {}
@@ -83,23 +89,28 @@ class TailFile:
     def write(self, content: bytes | memoryview) -> int:
         """Write here: behind the committed end to the disk, before it to memory."""
         view = memoryview(content).cast("B")
-        count = len(view)
-        if not self.sealed:
-            inside = max(0, min(count, self.committed - self._position))
-            if inside:
-                self._remember(view[:inside])
-            if inside < count:
-                write_at(self._descriptor, view[inside:], self._position + inside)
-            self.size = max(self.size, self._position + count)
+        count, start = len(view), self._position
+        inside = count if self.detached else max(0, min(count, self.committed - start))
+        if inside < count:
+            try:
+                write_at(self._descriptor, view[inside:], start + inside)
+            except OSError as error:
+                self.failure, self.detached = error, True
+                inside = count
+        self._remember(start, view[:inside])
         self._position += count
+        self.size = max(self.size, self._position)
         return count
 
     def truncate(self, size: int | None = None) -> int:
         """Set the end, never before the committed one."""
         size = self._position if size is None else size
-        if not self.sealed:
-            self.size = max(size, self.committed)
-            os.ftruncate(self._descriptor, self.size)
+        self.size = max(size, self.committed)
+        if not self.detached:
+            try:
+                os.ftruncate(self._descriptor, self.size)
+            except OSError as error:
+                self.failure, self.detached = error, True
         return size
 
     def flush(self) -> None:
@@ -107,8 +118,9 @@ class TailFile:
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Read `count` bytes at `offset` as HDF5 left them."""
+        count = max(0, min(count, self.size - offset))
         content = bytearray(read_at(self._descriptor, offset, count))
-        content.extend(bytes(min(count, max(0, self.size - offset)) - len(content)))
+        content.extend(bytes(count - len(content)))
         for page in range(offset // PAGE_BYTES, (offset + len(content) - 1) // PAGE_BYTES + 1):
             changed = self._pages.get(page)
             if changed is not None:
@@ -140,14 +152,16 @@ class TailFile:
                 return start + next(i for i, (x, y) in enumerate(zip(before, after, strict=True)) if x != y)
         return None
 
-    def _remember(self, content: memoryview) -> None:
-        offset = self._position
+    def _remember(self, offset: int, content: memoryview) -> None:
         while content:
             page, at = divmod(offset, PAGE_BYTES)
-            if page not in self._pages:
-                held = min(PAGE_BYTES, self.committed - page * PAGE_BYTES)
-                self._pages[page] = bytearray(read_at(self._descriptor, page * PAGE_BYTES, held))
-            part = content[: len(self._pages[page]) - at]
-            self._pages[page][at : at + len(part)] = part
+            held = self._pages.setdefault(page, bytearray())
+            part = content[: PAGE_BYTES - at]
+            # A page is held no further than it was written: what lies behind may still change on the disk.
+            missing = at + len(part) - len(held)
+            if missing > 0:
+                before = read_at(self._descriptor, page * PAGE_BYTES + len(held), missing)
+                held.extend(before.ljust(missing, b"\0"))
+            held[at : at + len(part)] = part
             content = content[len(part) :]
             offset += len(part)

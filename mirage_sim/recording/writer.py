@@ -173,7 +173,7 @@ class HDF5Writer:
                 return None
             stream.finish(success=success)
             name = f"demo_{natural_key(self._names[-1])[1] + 1 if self._names else 0}"
-            with self._open_file().transaction() as file:
+            with self._open_file().transaction(stream.size) as file:
                 data = file["data"]
                 stream.group.file.copy(EPISODE, data, name)
                 _make_views(data[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -76,8 +77,11 @@ def test_repair_cuts_the_torn_tail(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + b"\x55" * 5000)
     assert len(HDF5Reader(path)) == 3
+    (tmp_path / ".a.h5.x1y2.new").touch()
+    (tmp_path / ".b.h5.x1y2.new").touch()
     report = repair(path)
-    assert (report.episodes, report.torn_bytes, report.damaged) == (3, 5000, ())
+    assert (report.episodes, report.torn_bytes, report.damaged, report.leftovers) == (3, 5000, (), 1)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"a.h5", ".b.h5.x1y2.new"}
     assert path.read_bytes() == whole
     assert repair(path).torn_bytes == 0
 
@@ -168,6 +172,42 @@ def test_a_full_disk_keeps_what_was_stored(tmp_path: Path, limit_of: str) -> Non
         check_episode(reader[number], number)
     assert repair(path).damaged == ()
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_a_disk_that_fills_at_any_write_keeps_what_was_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_file(tmp_path / "a.h5", 2)
+    write_at, left = tail_file.write_at, 0
+
+    def limited(descriptor: int, content: bytes | memoryview, offset: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            write_at(descriptor, memoryview(content)[: len(content) // 2], offset)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_at(descriptor, content, offset)
+
+    monkeypatch.setattr(tail_file, "write_at", limited)
+    monkeypatch.setattr(crash_safe_file, "write_at", limited)
+    refused, stored = 0, 2
+    with HDF5Writer(path, env_args=ENV_ARGS, mode="a", fsync=False) as writer:
+        while stored == 2:
+            left = refused
+            try:
+                record(writer, 2, size=64)
+                stored += 1
+            except RecordingError as error:
+                assert "No space left" in str(error)  # noqa: PT017
+                writer.discard_episode()
+                refused += 1
+                assert len(HDF5Reader(path)) == 2
+        left = 10**6
+        record(writer, 3)
+    assert refused > 30
+    check_episode(HDF5Reader(path)[2], 2, size=64)
+    for number in (0, 1, 3):
+        check_episode(HDF5Reader(path)[number], number)
 
 
 def test_an_error_in_the_middle_drops_the_running_episode_only(tmp_path: Path) -> None:
