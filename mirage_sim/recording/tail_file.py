@@ -4,7 +4,7 @@ HDF5 writes through `TailFile` as through any file. What it puts behind the comm
 where nothing refers to it yet; what it would change before that end is kept in memory, to be committed at
 once or dropped.
 
-A write that fails is not reported to HDF5, which may bring the process down when it unwinds from it (seen with
+A write that fails is not reported to HDF5, which may bring the process down when it unwinds (seen with
 HDF5 2.0: a double free in H5Ocopy on a full disk). The content is kept in memory like a change of committed
 bytes, so that HDF5 sees a sound file until it is closed, and `failure` tells the owner.
 """
