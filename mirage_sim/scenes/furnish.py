@@ -191,6 +191,6 @@ def _furnish_room(placer: _Placer, index: int, room: Room, colours: RoomColours)
         placer.against_wall(index, builder(placer.rng, colours), tries=14)
     placer.middle(index, colours)
     area = room.size[0] * room.size[1]
-    for pick in placer.rng.permutation(len(drawn))[: 2 + int(area / 7)].tolist():
-        placer.against_wall(index, drawn[pick](placer.rng, colours))
+    for pick in placer.rng.permutation(len(drawn))[: 3 + int(area / 6)].tolist():
+        placer.against_wall(index, drawn[pick](placer.rng, colours), tries=12)
     placer.pictures(index)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 WALL_THICKNESS = 0.14
-MIN_ROOM_SIDE = 2.7
+MIN_ROOM_SIDE = 2.6
 
 # South, east, north, west as (origin x end, origin y end, direction); seen from inside, u runs left to right.
 _WALL_FRAMES = ((1, 0, (-1, 0)), (1, 1, (0, -1)), (0, 1, (1, 0)), (0, 0, (0, 1)))
@@ -195,8 +195,8 @@ def make_layout(rng: np.random.Generator) -> Layout:
     Source: ours.
     """
     count = int(rng.integers(2, 5))
-    width = float(rng.uniform(6.2, 7.6)) + 0.9 * (count - 2)
-    depth = float(rng.uniform(4.0, 5.2)) + 1.0 * (count - 2)
+    width = float(rng.uniform(6.2, 7.6)) + (0.0, 0.4, 1.8)[count - 2]
+    depth = float(rng.uniform(4.0, 5.2)) + (0.0, 1.6, 1.9)[count - 2]
     if rng.random() < 0.5:
         width, depth = depth, width
     rooms = _cut_rooms(rng, width, depth, count)

@@ -200,6 +200,24 @@ class Scene:
             self._spaces[radius] = free_space_grid(self._layout, self._obstacles, radius, CELL)
         return self._spaces[radius]
 
+    def open_view(self, point: NDArray[np.float64], yaw: float, limit: float = 3.0) -> float:
+        """How far one can look over the floor plan before something fills the view.
+
+        Args:
+            point: World (x, y), metres.
+            yaw: Direction, radians.
+            limit: Farthest distance looked at, metres.
+
+        Returns:
+            Metres, in steps of 0.2: the mean over the direction and one to each side of it.
+        """
+        reach = np.arange(0.2, limit + 0.1, 0.2)
+        angles = yaw + np.array([-0.35, 0.0, 0.35])
+        rays = np.stack([np.cos(angles), np.sin(angles)], -1)  # [3, 2]
+        line = point + reach[:, None, None] * rays  # [steps, 3, 2]
+        clear = self._obstacles.distance(line.reshape(-1, 2)).reshape(-1, 3) >= 0.05
+        return float(np.cumprod(clear, axis=0).sum(axis=0).mean() * 0.2)
+
     def sample_pose(self, rng: np.random.Generator) -> Tensor:
         """Draw a camera pose at eye height in free space, looking along open space where there is some.
 
@@ -213,16 +231,10 @@ class Scene:
         rows, columns = np.nonzero(space.free)
         pick = int(rng.integers(len(rows)))
         x, y = space.centres()[rows[pick], columns[pick]].tolist()
-        best, best_reach = 0.0, -1.0
-        for yaw in rng.uniform(-np.pi, np.pi, 3).tolist():
-            reach = next(
-                (d for d in np.arange(0.3, 3.0, 0.3).tolist() if not self.is_free((x + d * np.cos(yaw), y + d * np.sin(yaw)), 0.1)),
-                3.0,
-            )
-            if reach > best_reach:
-                best, best_reach = yaw, reach
+        point = np.array([x, y])
+        yaw = max(rng.uniform(-np.pi, np.pi, 4).tolist(), key=lambda angle: self.open_view(point, angle))
         position = torch.tensor([x, y, float(rng.uniform(1.2, 1.6))])
-        return from_yaw_pitch(position, best, float(rng.uniform(-0.2, 0.05))).to(torch.float32)
+        return from_yaw_pitch(position, yaw, float(rng.uniform(-0.2, 0.05))).to(torch.float32)
 
     def plan_walk(
         self, rng: np.random.Generator, steps: int, step_length: float = 0.12, max_turn_deg: float = 6.0

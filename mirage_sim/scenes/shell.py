@@ -124,11 +124,14 @@ def _floor(rng: np.random.Generator, layout: Layout, index: int, colours: RoomCo
     return _sheet("floor", x, y, 0.0, True, to_uint8(image))
 
 
-def _opening_frames(layout: Layout, colours: list[RoomColours]) -> tuple[Mesh, Mesh]:
-    """Reveals and frames of all doorways, and of all windows."""
+def _opening_frames(
+    rng: np.random.Generator, layout: Layout, colours: list[RoomColours]
+) -> tuple[Mesh, Mesh]:
+    """Reveals and frames of all doorways, and of all windows with their curtains."""
     doors, windows = Mesh(), Mesh()
     for index, room in enumerate(layout.rooms):
         trim = colours[index].trim
+        curtains = bool(rng.random() < 0.5)
         for wall in range(4):
             # Local frame: x against the wall's u, y into the room, z up.
             yaw = room.wall_yaw(wall)
@@ -145,6 +148,8 @@ def _opening_frames(layout: Layout, colours: list[RoomColours]) -> tuple[Mesh, M
                 if o.kind == "window":
                     local.block((-half - 0.09, half + 0.09), (-skin, 0.07), (o.v0 - 0.06, o.v0), trim)
                     _sash(local, half, o.v0, o.v1, dim(trim, 0.95))
+                    if curtains:
+                        _curtains(local, half, o.v0, o.v1, colours[index].accent)
                 (doors if o.kind == "door" else windows).merge(local.moved(yaw, (x, y, 0.0)))
     return doors, windows
 
@@ -158,6 +163,17 @@ def _sash(mesh: Mesh, half: float, v0: float, v1: float, colour: Colour) -> None
         mesh.block((x0, x1), depth, (v0, v1), colour)
     for z0, z1 in ((v0, v0 + 0.07), (v1 - 0.07, v1)):
         mesh.block((-half, half), depth, (z0, z1), colour)
+
+
+def _curtains(mesh: Mesh, half: float, v0: float, v1: float, colour: Colour) -> None:
+    """A rod and two bunched curtains whose folds alternate in tone and depth."""
+    mesh.block((-half - 0.14, half + 0.14), (0.06, 0.09), (v1 + 0.1, v1 + 0.14), (0.3, 0.27, 0.24))
+    for side in (-1, 1):
+        for fold in range(3):
+            start = half + 0.1 - 0.14 * fold
+            xs = sorted((side * start, side * (start - 0.14)))
+            front = 0.12 if fold % 2 else 0.1
+            mesh.block((xs[0], xs[1]), (0.05, front), (v0 + 0.01, v1 + 0.1), dim(colour, 0.8 if fold % 2 else 1.0))
 
 
 def _pictures(rng: np.random.Generator, layout: Layout, placed: Furnished) -> tuple[Mesh, list[Painted]]:
@@ -225,7 +241,7 @@ def build_shell(
         x, y = (cx - w / 2, cx + w / 2), (cy - d / 2, cy + d / 2)
         painted.append(_sheet("rug", x, y, 0.02, True, to_uint8(lit)))
         rugs.block(x, y, (-0.01, 0.018), dim(colours[index].accent, 0.6))
-    doors, windows = _opening_frames(layout, colours)
+    doors, windows = _opening_frames(rng, layout, colours)
     frames, canvases = _pictures(rng, layout, placed)
     painted.extend(canvases)
     meshes = [("door frame", doors), ("window frame", windows), ("lamp", lamps), ("rug", rugs), ("picture", frames)]

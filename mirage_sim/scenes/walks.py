@@ -65,6 +65,7 @@ class _Router:
         self.centres = space.centres()[space.free]
         number = np.full(space.free.shape, -1)
         number[space.free] = np.arange(len(cells))
+        self.roomy = space.clearance[space.free] > 0.5
         padded = np.pad(number, 1, constant_values=-1)
         starts, ends, costs = [], [], []
         near_wall = 1.0 + 1.5 * np.clip(0.7 - space.clearance[space.free], 0.0, None)
@@ -123,7 +124,7 @@ class _Walker:
     def _choose_goal(self) -> None:
         here = self.router.nearest(self.point)
         following, costs = self.router.route(here)
-        far = np.flatnonzero(np.isfinite(costs) & (costs > 1.0))
+        far = np.flatnonzero(np.isfinite(costs) & (costs > 1.0) & self.router.roomy)
         if len(far) == 0:
             far = np.flatnonzero(np.isfinite(costs))
         self.goal = int(self.rng.choice(far))
@@ -168,12 +169,13 @@ class _Walker:
         rng = self.rng
         pick = float(rng.random())
         self.pitch_goal = float(rng.uniform(-0.22, 0.06))
-        if pick < 0.5:
+        if pick < 0.58:
             self.mode, self.left = "go", int(rng.integers(12, 40))
-        elif pick < 0.74:
+        elif pick < 0.79:
             self.mode, self.left = "look", int(rng.integers(8, 26))
-            self.look_goal = self.yaw + float(rng.choice([-1, 1])) * math.radians(float(rng.uniform(35, 130)))
-        elif pick < 0.88:
+            turns = np.radians(rng.uniform(35, 130, 3)) * rng.choice([-1, 1], 3)
+            self.look_goal = max((self.yaw + turns).tolist(), key=lambda yaw: self.scene.open_view(self.point, yaw))
+        elif pick < 0.9:
             self.mode, self.left = "back", int(rng.integers(6, 20))
         else:
             self.mode, self.left = "slide", int(rng.integers(5, 14))
