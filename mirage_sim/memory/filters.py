@@ -43,9 +43,9 @@ def on_surface(
 
     The inverse depth of a plane is affine across the image, so its second difference is zero, however grazing
     the view. A token flies, along rows or along columns, if its inverse depth lies clearly between those of
-    its two neighbours while neither side's pair of neighbours continues to it. The last cell of a near
-    surface and the first of a far one each continue their own side and are kept, and so is a thin object in
-    front of both.
+    its two neighbours while neither side's pair of neighbours continues to it; without both pairs there is no
+    verdict. The last cell of a near surface and the first of a far one each continue their own side and are
+    kept, and so is a thin object in front of both.
 
     Args:
         depth: Z-depth `[..., h, w]` in metres; unknown cells support nothing.
@@ -149,65 +149,6 @@ def nearest_around(
     return torch.where(known, nearest, torch.zeros_like(depth)).reshape(*depth.shape[:-2], height, width)
 
 
-def depth_slack(
-    depth: Tensor,  # [..., h, w]
-    tolerance: float,
-    steepest: float = 0.3,
-) -> Tensor:
-    """Give the difference in depth within which an entry in a cell belongs to the surface seen there.
-
-    To the tolerance it adds how much the surface itself recedes within half a cell, so that floors seen at a
-    grazing angle are recognised. The slope is the smaller of the two one-sided ones, which is the surface's
-    own at an edge, and is bounded where the cell stands alone.
-
-    Args:
-        depth: Z-depth `[..., h, w]` in metres; 0 or non-finite is unknown.
-        tolerance: Fraction of the depth, and at least this many metres.
-        steepest: Largest contribution of the slope as a fraction of the depth.
-
-    Returns:
-        `[..., h, w]` in metres; 0 where the depth is unknown.
-
-    Source: ours.
-    """
-    known = known_depth(depth)
-    metres = torch.where(known, depth, torch.nan)
-    slope = _own_slope(metres) + _own_slope(metres.transpose(-1, -2)).transpose(-1, -2)
-    slack = tolerance * metres.clamp(min=1.0) + torch.minimum(0.5 * slope, steepest * metres)
-    return torch.where(known, slack, torch.zeros_like(slack))
-
-
-def inside_surface(
-    held: Tensor,  # [B, h, w]
-    depth: Tensor,  # [B, h, w]
-    slack: Tensor,  # [B, h, w]
-) -> Tensor:
-    """Find cells inside a held surface: it is held on two opposite sides, so that a cell between is no news.
-
-    Args:
-        held: Boolean `[B, h, w]`, cells whose surface the memory holds.
-        depth: Z-depth seen now `[B, h, w]` in metres.
-        slack: Difference in depth `[B, h, w]` in metres within one cell of the surface.
-
-    Returns:
-        Boolean `[B, h, w]`.
-
-    Source: ours.
-    """
-    out = torch.zeros_like(held)
-    for axis in (1, 2):
-        count = held.shape[axis]
-        if count < 3:
-            continue
-        centre, before, after = (
-            [part.narrow(axis, start, count - 2) for part in (held, depth)] for start in (1, 0, 2)
-        )
-        reach = 2 * slack.narrow(axis, 1, count - 2)
-        same = [side[0] & ((side[1] - centre[1]).abs() <= reach) for side in (before, after)]
-        out.narrow(axis, 1, count - 2).logical_or_(same[0] & same[1])
-    return out
-
-
 def _flies_along_last(inverse: Tensor, threshold: float) -> Tensor:
     """Find flying tokens along the last axis of inverse depths `[..., n]`, NaN where unknown."""
     padded = pad(inverse, (2, 2), value=torch.nan)  # [..., n + 4]
@@ -217,14 +158,6 @@ def _flies_along_last(inverse: Tensor, threshold: float) -> Tensor:
     slack = threshold * inverse
     rises, falls = inverse - before, after - inverse
     between = (rises * falls > 0) & (rises.abs() > slack) & (falls.abs() > slack)
-    continues_before = (inverse - 2 * before + before2).abs() <= slack
-    continues_after = (inverse - 2 * after + after2).abs() <= slack
-    return between & ~continues_before & ~continues_after
-
-
-def _own_slope(metres: Tensor) -> Tensor:
-    """Give the smaller one-sided |difference| along the last axis, 0 where neither neighbour is known."""
-    step = (metres[..., 1:] - metres[..., :-1]).abs()  # [..., n - 1]
-    step = torch.where(torch.isnan(step), torch.inf, step)
-    slope = torch.minimum(pad(step, (1, 0), value=torch.inf), pad(step, (0, 1), value=torch.inf))
-    return torch.where(torch.isinf(slope), torch.zeros_like(slope), slope)
+    leaves_before = (inverse - 2 * before + before2).abs() > slack  # false where a neighbour is unknown
+    leaves_after = (inverse - 2 * after + after2).abs() > slack
+    return between & leaves_before & leaves_after

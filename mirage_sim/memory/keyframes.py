@@ -199,8 +199,13 @@ class Keyframes:
             mine[target] = other[origin]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Give every tensor of the rings, not copied."""
-        return {"kept": self._kept, **vars(self._views)}
+        """Give every tensor of the rings; places not taken are zero."""
+        taken = self._views.valid
+        views = {
+            name: part * taken.reshape(*taken.shape, *([1] * (part.dim() - 2)))
+            for name, part in vars(self._views).items()
+        }
+        return {"kept": self._kept, **views}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over what `state_dict` gave.

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError, check_finite, check_shape
 from mirage_sim.memory.entries import Entries
-from mirage_sim.memory.filters import depth_slack, free_space, in_range, inside_surface, on_surface
+from mirage_sim.memory.filters import free_space, in_range, on_surface
 from mirage_sim.memory.keyframes import Keyframes, KeyframesConfig
 from mirage_sim.memory.results import MemoryRead, MemoryStats, WriteReport
 from mirage_sim.memory.store import load_state, save_state
+from mirage_sim.memory.surface import depth_slack, inside_surface
 from mirage_sim.memory.tokens import lift_tokens
 from mirage_sim.memory.zbuffer import gather_tokens, match_surface, splat
 
@@ -138,7 +139,9 @@ class SpatialMemory:
         Source: paper, reading the memory; extra channels, ours.
         """
         self._check_cameras(cam2world, intrinsics)
-        cloud = self._entries.cloud(self._selected(worlds))
+        chosen = self._selected(worlds)
+        self._clock += chosen
+        cloud = self._entries.cloud(chosen)
         seen = splat(*cloud, cam2world, intrinsics, hw, self.config.depth_tolerance)
         self._entries.touch(seen.index.flatten(1), self._clock)
         latents = gather_tokens(self._entries.features, seen.index).float()
@@ -178,7 +181,8 @@ class SpatialMemory:
         self._check_cameras(cam2world, intrinsics)
         frames = cam2world.shape[1]
         check_shape("latents", latents, [self.num_worlds, frames, self.config.channels, "h", "w"])
-        check_finite("latents", latents)
+        if not bool(torch.isfinite(latents).all()):
+            check_finite("latents", latents)
         hw = (latents.shape[-2], latents.shape[-1])
         check_shape("depth", depth, [self.num_worlds, frames, *hw])
         chosen = self._selected(worlds)
@@ -383,8 +387,9 @@ class SpatialMemory:
         """Raise unless cameras fit this memory."""
         check_shape("cam2world", cam2world, [self.num_worlds, "T", 4, 4])
         check_shape("intrinsics", intrinsics, [self.num_worlds, cam2world.shape[1], 3, 3])
-        check_finite("cam2world", cam2world)
-        check_finite("intrinsics", intrinsics)
+        for name, value in (("cam2world", cam2world), ("intrinsics", intrinsics)):
+            if not bool(torch.isfinite(value).all()):
+                check_finite(name, value)
 
     def _selected(self, worlds: Tensor | None) -> Tensor:
         """Check a mask of worlds `[B]`; left out, it selects all."""

@@ -32,6 +32,22 @@ class TokenGeometry:
     view_dir: Tensor
 
 
+def exact_sqrt(
+    value: Tensor,  # [...]
+) -> Tensor:
+    """Take the correctly rounded root, which vector libraries do not promise for float32.
+
+    Args:
+        value: Non-negative float32 `[...]`.
+
+    Returns:
+        The root `[...]`, the same bits on every device.
+
+    Source: ours.
+    """
+    return value.double().sqrt().to(value.dtype)
+
+
 def cell_focal(
     intrinsics: Tensor,  # [..., 3, 3]
 ) -> Tensor:
@@ -45,7 +61,7 @@ def cell_focal(
 
     Source: ours.
     """
-    return (intrinsics[..., 0, 0] * intrinsics[..., 1, 1]).sqrt()
+    return exact_sqrt(intrinsics[..., 0, 0] * intrinsics[..., 1, 1])
 
 
 def lift_tokens(
@@ -73,7 +89,7 @@ def lift_tokens(
     metres = torch.where(known, depth, torch.zeros_like(depth))
     rays = ray_directions(cam2world, intrinsics, (depth.shape[-2], depth.shape[-1]))  # [..., h, w, 3]
     x, y, z = rays.unbind(-1)  # each [..., h, w]
-    length = (x * x + y * y + z * z).sqrt()
+    length = exact_sqrt(x * x + y * y + z * z)
     present = known[..., None]
     positions = rays * metres[..., None] + cam2world[..., None, None, :3, 3]
     return TokenGeometry(

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from mirage_sim.errors import InputError, check_shape
+from mirage_sim.memory.occlusion import find_leaks
 from mirage_sim.memory.scatter import SCALE_WEIGHT, camera_rows, choose, find_hits, keep_hits, to_cells
-from mirage_sim.memory.tokens import cell_focal
+from mirage_sim.memory.surface import depth_slack
+from mirage_sim.memory.tokens import cell_focal, exact_sqrt
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def splat(
     depth_tolerance: float = 0.05,
     *,
     scale_weight: float = SCALE_WEIGHT,
+    close_gaps: bool = True,
     compact: bool | None = None,
 ) -> SplatResult:
     """Find the entry that every cell of the target cameras shows.
@@ -71,8 +74,11 @@ def splat(
         intrinsics: Intrinsics `[B, T, 3, 3]` in cells of the latent frame read.
         hw: Height and width of the latent frame in cells.
         depth_tolerance: How far behind the nearest entry of a cell others still count as the same surface:
-            this fraction of the depth, and at least this many metres.
+            this fraction of the depth, and at least this many metres, plus what the surface itself recedes
+            within the cell.
         scale_weight: Score of one unit of |log scale| in squared cells.
+        close_gaps: Whether cells that show something far through the gaps of a nearer, coarser surface are
+            unknown (see `find_leaks`).
         compact: Whether entries outside the view are removed before scattering, which waits for the device;
             `None` does so on the CPU only. The result is the same.
 
@@ -93,10 +99,13 @@ def splat(
     cells = cam2world.shape[0] * cam2world.shape[1] * hw[0] * hw[1]
     nearest = positions.new_full((cells + 1,), torch.inf)
     nearest.scatter_reduce_(0, hits.cell, hits.depth, "amin")
-    limit = nearest + depth_tolerance * nearest.clamp(min=1.0)  # [cells + 1]
+    grid = nearest[:-1].reshape(*cam2world.shape[:2], *hw)  # [B, T, h, w]
+    limit = grid + depth_slack(grid, depth_tolerance, cells=1.0)
+    limit = torch.cat((limit.reshape(-1), nearest[-1:]))  # [cells + 1]
     hits = keep_hits(hits, hits.depth <= limit.index_select(0, hits.cell), cells, compact)
     index = choose(hits, footprint, intrinsics, hw, scale_weight)
-    return _describe(index, positions, footprint, view_dir, cam2world, intrinsics, rows)
+    seen = _describe(index, positions, footprint, view_dir, cam2world, intrinsics, rows)
+    return _hide(seen, find_leaks(seen.depth, seen.mask, seen.log_scale)) if close_gaps else seen
 
 
 @torch.no_grad()
@@ -183,7 +192,7 @@ def gather_tokens(
     first = torch.arange(worlds, device=index.device)[:, None, None, None] * count
     rows = (index.clamp(min=0) + first).reshape(-1)  # [B*T*h*w]
     tokens = features.reshape(-1, channels).index_select(0, rows)  # [B*T*h*w, C]
-    tokens = tokens * (index >= 0).reshape(-1, 1).to(tokens.dtype)
+    tokens = tokens.masked_fill_((index < 0).reshape(-1, 1), 0)
     return tokens.reshape(worlds, frames, height, width, channels).permute(0, 1, 4, 2, 3).contiguous()
 
 
@@ -201,17 +210,21 @@ def _describe(
     mask = index >= 0
     flat = index.clamp(min=0).reshape(worlds, -1)  # [B, T*h*w]
     grid = (worlds, frames, height * width)
-    x, y, z = (axis.gather(1, flat).reshape(grid) for axis in positions.unbind(-1))  # each [B, T, h*w]
+    places, then = (
+        part.transpose(1, 2).gather(2, flat[:, None].expand(-1, 3, -1)).reshape(worlds, 3, *grid[1:])
+        for part in (positions, view_dir)
+    )  # each [B, 3, T, h*w]
+    x, y, z = places.unbind(1)  # each [B, T, h*w]
     u, v, depth = to_cells((x, y, z), cam2world, rows, intrinsics)
     offset = torch.stack((u - u.floor() - 0.5, v - v.floor() - 0.5), dim=2)  # [B, T, 2, h*w]
     stored = footprint.gather(1, flat).reshape(grid)
     # in float64, so that the rounded result does not depend on how a vector unit splits the batch
     ratio = stored.double() * cell_focal(intrinsics)[..., None].double() / depth.double()
     log_scale = ratio.log().to(depth.dtype)
-    then = (axis.gather(1, flat).reshape(grid) for axis in view_dir.unbind(-1))  # 3 x [B, T, h*w]
-    now = [axis - cam2world[..., i, 3, None] for i, axis in enumerate((x, y, z))]
-    length = (now[0] * now[0] + now[1] * now[1] + now[2] * now[2]).sqrt()
-    view_cos = sum((a * b for a, b in zip(then, now, strict=True)), torch.zeros_like(length)) / length
+    now = places - cam2world[..., :3, 3].transpose(1, 2)[..., None]  # [B, 3, T, h*w]
+    squares, products = now * now, then * now
+    length = exact_sqrt(squares[:, 0] + squares[:, 1] + squares[:, 2])  # [B, T, h*w]
+    view_cos = (products[:, 0] + products[:, 1] + products[:, 2]) / length
     shape = (worlds, frames, height, width)
     zero = torch.zeros((), dtype=depth.dtype, device=depth.device)
     return SplatResult(
@@ -221,6 +234,19 @@ def _describe(
         offset=torch.where(mask[:, :, None], offset.reshape(worlds, frames, 2, height, width), zero),
         log_scale=torch.where(mask, log_scale.reshape(shape), zero),
         view_cos=torch.where(mask, view_cos.reshape(shape), zero),
+    )
+
+
+def _hide(seen: SplatResult, hidden: Tensor) -> SplatResult:
+    """Make cells `[B, T, h, w]` unknown."""
+    zero = torch.zeros((), dtype=seen.depth.dtype, device=hidden.device)
+    return SplatResult(
+        index=torch.where(hidden, -1, seen.index),
+        mask=seen.mask & ~hidden,
+        depth=torch.where(hidden, zero, seen.depth),
+        offset=torch.where(hidden[:, :, None], zero, seen.offset),
+        log_scale=torch.where(hidden, zero, seen.log_scale),
+        view_cos=torch.where(hidden, zero, seen.view_cos),
     )
 
 
