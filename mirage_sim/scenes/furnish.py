@@ -70,9 +70,11 @@ class _Placer:
             others = Obstacles(np.asarray(self.result.footprints))
             if float(others.distance(corners).min()) <= gap:
                 return False
-            if float(taken.distance(np.concatenate([self._probe(f) for f in self.result.footprints])).min()) <= 0:
+            probes = np.concatenate([self._probe(f) for f in self.result.footprints])
+            if float(taken.distance(probes).min()) <= 0:
                 return False
-        if not any(all(room.contains(float(p[0]), float(p[1])) for p in corners) for room in self.layout.rooms):
+        rooms = self.layout.rooms
+        if not any(all(room.contains(x, y) for x, y in corners.tolist()) for room in rooms):
             return False
         away = own.distance(self.centres).reshape(self.clearance.shape)
         clearance = np.minimum(self.clearance, away)
@@ -122,7 +124,8 @@ class _Placer:
         cx, cy = room.centre
         yaw = 0.0 if w >= d else math.pi / 2
         if room.kind in ("living", "bedroom", "study") and rng.random() < 0.75:
-            long, short = min(max(w, d) - 1.6, float(rng.uniform(1.6, 2.4))), min(min(w, d) - 1.4, float(rng.uniform(1.1, 1.7)))
+            long = min(max(w, d) - 1.6, float(rng.uniform(1.6, 2.4)))
+            short = min(min(w, d) - 1.4, float(rng.uniform(1.1, 1.7)))
             size = (long, short) if w >= d else (short, long)
             self.result.rugs.append((index, cx, cy, size[0], size[1]))
         if room.kind == "kitchen" or (room.kind == "living" and rng.random() < 0.3):
@@ -145,7 +148,7 @@ class _Placer:
             reach = (table.depth if turn % 2 == 0 else table.width) / 2
             item = furniture.chair(self.rng, colours)
             away = reach + item.depth + 0.03
-            # A chair looks at the table: its back is away from it, so its yaw points from its back to the table.
+            # A chair faces the table, so its back lies one depth beyond the table's edge.
             self.put(item, x + math.sin(face) * away, y - math.cos(face) * away, face, gap=0.01)
 
     def pictures(self, index: int) -> None:
@@ -159,8 +162,10 @@ class _Placer:
                     continue
                 u = float(rng.uniform(w / 2 + 0.2, length - w / 2 - 0.2))
                 z = float(rng.uniform(1.5, 1.65))
-                spans = [(o.u0, o.u1, 9.0) for o in room.openings[wall]] + self.on_walls.get((index, wall), [])
-                if any(a - 0.2 < u + w / 2 and u - w / 2 < b + 0.2 and top > z - h / 2 - 0.1 for a, b, top in spans):
+                taken = [(o.u0, o.u1, math.inf) for o in room.openings[wall]]
+                taken += self.on_walls.get((index, wall), [])
+                left, right, bottom = u - w / 2 - 0.2, u + w / 2 + 0.2, z - h / 2 - 0.1
+                if any(u0 < right and left < u1 and top > bottom for u0, u1, top in taken):
                     continue
                 self.result.pictures.append((index, wall, u, z, w, h))
                 break

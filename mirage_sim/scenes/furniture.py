@@ -1,7 +1,7 @@
 """Furniture built by code from boxes, cylinders and ellipsoids.
 
-Every builder returns an `Item` in its own frame: x to the side and centred, y = 0 at its back, y growing to its
-front, z up from the floor.
+Every builder returns an `Item` in its own frame: x to the side and centred, y = 0 at its back and growing to
+its front, z up from the floor.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def sofa(rng: Rng, colours: RoomColours) -> Item:
     mesh.block((-w / 2, w / 2), (0, d), (0.08, 0.3), dim(cloth, 0.8))
     mesh.block((-w / 2, w / 2), (0, 0.22), (0.3, 0.82), cloth)
     for side in (-1, 1):
-        x = sorted((side * w / 2, side * (w / 2 - 0.18)))
-        mesh.block((x[0], x[1]), (0.22, d), (0.3, 0.58), cloth)
+        ends = sorted((side * w / 2, side * (w / 2 - 0.18)))
+        mesh.block((ends[0], ends[1]), (0.22, d), (0.3, 0.58), cloth)
     seats = 2 if w < 1.8 else 3
     span = (w - 0.36) / seats
     for i in range(seats):
@@ -127,7 +127,9 @@ def coffee_table(rng: Rng, colours: RoomColours) -> Item:
     mesh.block((-w / 2, w / 2), (0, d), (0.36, 0.42), colours.wood)
     mesh.block((-w / 2 + 0.1, -w / 2 + 0.4), (0.12, 0.36), (0.42, 0.49), _bright(rng))
     x = w / 4
-    mesh.lathe((x, d / 2), [(0, 0.42), (0.07, 0.42), (0.1, 0.55), (0.04, 0.66), (0, 0.66)], _bright(rng), sides=8)
+    mesh.lathe(
+        (x, d / 2), [(0, 0.42), (0.07, 0.42), (0.1, 0.55), (0.04, 0.66), (0, 0.66)], _bright(rng), sides=8
+    )
     return Item("coffee table", mesh, w, d, 0.66)
 
 
@@ -169,7 +171,9 @@ def dresser(rng: Rng, colours: RoomColours) -> Item:
     mesh.block((-w / 2, w / 2), (0, d), (0.05, h), dim(colours.wood, 0.8))
     for i in range(3):
         z0 = 0.1 + i * (h - 0.12) / 3
-        mesh.block((-w / 2 + 0.04, w / 2 - 0.04), (d, d + 0.02), (z0, z0 + (h - 0.12) / 3 - 0.05), colours.wood)
+        mesh.block(
+            (-w / 2 + 0.04, w / 2 - 0.04), (d, d + 0.02), (z0, z0 + (h - 0.12) / 3 - 0.05), colours.wood
+        )
     mesh.cylinder((-w / 4, d / 2), 0.04, (h, h + 0.2), dim(colours.accent, 0.6), sides=6)
     mesh.lathe((-w / 4, d / 2), [(0.17, h + 0.2), (0.1, h + 0.45), (0, h + 0.45)], (1.0, 0.93, 0.72))
     return Item("dresser", mesh, w, d + 0.02, h + 0.45)

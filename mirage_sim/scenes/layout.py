@@ -150,7 +150,8 @@ def _add_doors(rng: np.random.Generator, rooms: list[Room]) -> list[Doorway]:
         if groups[a] == groups[b] and rng.random() > 0.35:
             continue
         groups = [groups[a] if g == groups[b] else g for g in groups]
-        width = min(float(rng.uniform(1.1, 1.5) if rng.random() < 0.7 else rng.uniform(1.6, 2.2)), end - start - 0.4)
+        low, high = (1.1, 1.5) if rng.random() < 0.7 else (1.6, 2.2)
+        width = min(float(rng.uniform(low, high)), end - start - 0.4)
         low = start + 0.2 + float(rng.random()) * (end - start - 0.4 - width)
         high = low + width
         first, second = rooms[a], rooms[b]

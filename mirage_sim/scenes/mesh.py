@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ Floats = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
 SHADES = 16
-ROWS = 64
+ROWS = 256
 _DARKEST, _BRIGHTEST = 0.58, 1.04
 
 _BOX_FACES: tuple[tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]], ...] = (
@@ -49,6 +50,7 @@ class Palette:
     """Colours used by the meshes of one flat, as rows of a texture whose columns are shades."""
 
     def __init__(self) -> None:
+        """Start without colours."""
         self._rows: dict[Colour, int] = {}
 
     def row(self, colour: Colour) -> int:
@@ -92,7 +94,9 @@ class Mesh:
         self.normals.append(normals.reshape(-1, 3))
         self.colours.append(colour)
 
-    def box(self, centre: tuple[float, float, float], size: tuple[float, float, float], colour: Colour) -> None:
+    def box(
+        self, centre: tuple[float, float, float], size: tuple[float, float, float], colour: Colour
+    ) -> None:
         """Append an axis-aligned box.
 
         Args:
@@ -102,7 +106,9 @@ class Mesh:
         """
         faces = np.asarray(_BOX_FACES, dtype=np.float64)  # [6, 3, 3]
         normal, right, up = faces[:, 0], faces[:, 1], faces[:, 2]
-        corners = np.stack([normal - right - up, normal + right - up, normal + right + up, normal - right + up], 1)
+        corners = np.stack(
+            [normal - right - up, normal + right - up, normal + right + up, normal - right + up], 1
+        )
         vertices = np.asarray(centre) + corners * np.asarray(size) / 2
         self.add(vertices, np.repeat(normal[:, None], 4, axis=1), colour)
 
@@ -131,7 +137,7 @@ class Mesh:
         """
         turn = np.linspace(0, 2 * math.pi, sides + 1)
         ring = np.stack([np.cos(turn), np.sin(turn)], 1)
-        for (r0, z0), (r1, z1) in zip(profile, profile[1:], strict=False):
+        for (r0, z0), (r1, z1) in itertools.pairwise(profile):
             low = np.concatenate([ring * r0 + np.asarray(centre), np.full((sides + 1, 1), z0)], 1)
             high = np.concatenate([ring * r1 + np.asarray(centre), np.full((sides + 1, 1), z1)], 1)
             quads = np.stack([low[:-1], low[1:], high[1:], high[:-1]], 1)  # [sides, 4, 3]
@@ -142,7 +148,12 @@ class Mesh:
             self.add(quads, np.repeat(normal[:, None], 4, axis=1), colour)
 
     def cylinder(
-        self, centre: tuple[float, float], radius: float, z: tuple[float, float], colour: Colour, sides: int = 10
+        self,
+        centre: tuple[float, float],
+        radius: float,
+        z: tuple[float, float],
+        colour: Colour,
+        sides: int = 10,
     ) -> None:
         """Append an upright closed cylinder; lengths in metres."""
         self.lathe(centre, [(0.0, z[0]), (radius, z[0]), (radius, z[1]), (0.0, z[1])], colour, sides)

@@ -150,6 +150,7 @@ def free_space_grid(layout: Layout, obstacles: Obstacles, radius: float, cell: f
     inside = np.zeros(len(centres), dtype=bool)
     spans = [(room.x, room.y) for room in layout.rooms] + [(door.x, door.y) for door in layout.doorways]
     for x, y in spans:
-        inside |= (centres[:, 0] >= x[0]) & (centres[:, 0] <= x[1]) & (centres[:, 1] >= y[0]) & (centres[:, 1] <= y[1])
+        low, high = np.array([x[0], y[0]]), np.array([x[1], y[1]])
+        inside |= ((centres >= low) & (centres <= high)).all(axis=1)
     clearance = np.where(inside, clearance, 0.0).reshape(shape)
     return FreeSpace(clearance >= radius if radius > 0 else clearance > 0, clearance, (0.0, 0.0), cell)

@@ -24,7 +24,7 @@ from mirage_sim.geometry.conventions import (
 from mirage_sim.geometry.poses import from_yaw_pitch
 from mirage_sim.scenes.furnish import furnish
 from mirage_sim.scenes.layout import Layout, Room, make_layout
-from mirage_sim.scenes.mesh import Palette, quad_indices
+from mirage_sim.scenes.mesh import Mesh, Palette, quad_indices
 from mirage_sim.scenes.obstacles import FreeSpace, Obstacles, free_space_grid, wall_boxes
 from mirage_sim.scenes.shell import Painted, build_shell
 from mirage_sim.scenes.sky import paint_sky
@@ -80,21 +80,26 @@ class Scene:
         self._client = int(pybullet.connect(pybullet.DIRECT))
         if self._client < 0:
             raise StateError("no more PyBullet clients can be opened; close scenes that are no longer used")
+        try:
+            self._build(painted, [*meshes, *placed.meshes])
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, painted: list[Painted], meshes: list[tuple[str, Mesh]]) -> None:
+        palette = Palette()
+        uvs = [mesh.palette_uvs(palette) for _, mesh in meshes]
         with tempfile.TemporaryDirectory(prefix="scene-textures-") as folder:
-            palette = Palette()
-            uvs = [mesh.palette_uvs(palette) for _, mesh in [*meshes, *placed.meshes]]
             shared = self._load_texture(Path(folder) / "palette.png", palette.texture())
-            for (name, mesh), uv in zip([*meshes, *placed.meshes], uvs, strict=True):
+            for (name, mesh), uv in zip(meshes, uvs, strict=True):
                 self._add_body(name, np.concatenate(mesh.vertices), np.concatenate(mesh.normals), uv, shared)
             for index, body in enumerate(painted):
-                self._add_painted(body, Path(folder) / f"{index}.png")
+                texture = self._load_texture(Path(folder) / f"{index}.png", body.image)
+                self._add_body(body.name, body.vertices, body.normals, body.uvs, texture)
 
     def _load_texture(self, path: Path, image: NDArray[np.uint8]) -> int:
         Image.fromarray(image).save(path, compress_level=1)
         return int(pybullet.loadTexture(str(path), physicsClientId=self._client))
-
-    def _add_painted(self, body: Painted, path: Path) -> None:
-        self._add_body(body.name, body.vertices, body.normals, body.uvs, self._load_texture(path, body.image))
 
     def _add_body(
         self, name: str, vertices: NDArray[Any], normals: NDArray[Any], uvs: NDArray[Any], texture: int
@@ -160,7 +165,8 @@ class Scene:
         segmentation = np.asarray(ids, dtype=np.int32).reshape(height, width).copy()
         sky = segmentation < 0
         segmentation[sky] = SKY_ID
-        metres = pybullet_depth_to_metres(torch.from_numpy(np.array(buffer).reshape(height, width)), NEAR, FAR)
+        drawn = torch.from_numpy(np.array(buffer).reshape(height, width))
+        metres = pybullet_depth_to_metres(drawn, NEAR, FAR)
         depth = np.where(sky, 0.0, metres.numpy()).astype(np.float32)
         if sky.any():
             rgb[sky] = paint_sky(cam2world, intrinsics, hw, self._sky)[sky]

@@ -1,7 +1,8 @@
-"""The built shell of a flat as textured meshes: walls with holes, floors, ceilings, frames, rugs, pictures, lamps."""
+"""The shell of a flat as textured meshes: walls with holes, floors, ceilings, frames, rugs, pictures."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -50,8 +51,8 @@ def _cells(room: Room, wall: int, height: float) -> list[tuple[float, float, flo
     us = sorted({0.0, length, *(u for o in openings for u in (o.u0, o.u1))})
     vs = sorted({-0.02, height + 0.02, *(v for o in openings for v in (o.v0, o.v1) if v > 0)})
     cells = []
-    for u0, u1 in zip(us, us[1:], strict=False):
-        for v0, v1 in zip(vs, vs[1:], strict=False):
+    for u0, u1 in itertools.pairwise(us):
+        for v0, v1 in itertools.pairwise(vs):
             u, v = (u0 + u1) / 2, (v0 + v1) / 2
             if not any(o.u0 < u < o.u1 and o.v0 - 0.03 < v < o.v1 for o in openings):
                 cells.append((u0, u1, v0, v1))
@@ -105,7 +106,9 @@ def _sheet(
     return Painted(name, vertices, np.tile([0.0, 0.0, 1.0 if up else -1.0], (4, 1)), inner, image)
 
 
-def _floor(rng: np.random.Generator, layout: Layout, index: int, colours: RoomColours, placed: Furnished) -> Painted:
+def _floor(
+    rng: np.random.Generator, layout: Layout, index: int, colours: RoomColours, placed: Furnished
+) -> Painted:
     room = layout.rooms[index]
     x, y = (room.x[0] - _SKIN, room.x[1] + _SKIN), (room.y[0] - _SKIN, room.y[1] + _SKIN)
     width, depth = x[1] - x[0], y[1] - y[0]
@@ -117,7 +120,12 @@ def _floor(rng: np.random.Generator, layout: Layout, index: int, colours: RoomCo
         for opening in (o for o in room.openings[wall] if o.kind == "window"):
             a, b = room.wall_point(wall, opening.u0, 0.5), room.wall_point(wall, opening.u1, 1.5)
             patches.append(
-                (min(a[0], b[0]) - x[0], max(a[0], b[0]) - x[0], min(a[1], b[1]) - y[0], max(a[1], b[1]) - y[0])
+                (
+                    min(a[0], b[0]) - x[0],
+                    max(a[0], b[0]) - x[0],
+                    min(a[1], b[1]) - y[0],
+                    max(a[1], b[1]) - y[0],
+                )
             )
     style = FLOOR_STYLES[int(rng.integers(len(FLOOR_STYLES)))]
     image = shade_floor(floor_image(rng, style, width, depth, colours), width, depth, shadows, patches)
@@ -173,7 +181,9 @@ def _curtains(mesh: Mesh, half: float, v0: float, v1: float, colour: Colour) -> 
             start = half + 0.1 - 0.14 * fold
             xs = sorted((side * start, side * (start - 0.14)))
             front = 0.12 if fold % 2 else 0.1
-            mesh.block((xs[0], xs[1]), (0.05, front), (v0 + 0.01, v1 + 0.1), dim(colour, 0.8 if fold % 2 else 1.0))
+            mesh.block(
+                (xs[0], xs[1]), (0.05, front), (v0 + 0.01, v1 + 0.1), dim(colour, 0.8 if fold % 2 else 1.0)
+            )
 
 
 def _pictures(rng: np.random.Generator, layout: Layout, placed: Furnished) -> tuple[Mesh, list[Painted]]:
@@ -244,5 +254,11 @@ def build_shell(
     doors, windows = _opening_frames(rng, layout, colours)
     frames, canvases = _pictures(rng, layout, placed)
     painted.extend(canvases)
-    meshes = [("door frame", doors), ("window frame", windows), ("lamp", lamps), ("rug", rugs), ("picture", frames)]
+    meshes = [
+        ("door frame", doors),
+        ("window frame", windows),
+        ("lamp", lamps),
+        ("rug", rugs),
+        ("picture", frames),
+    ]
     return painted, [(name, mesh) for name, mesh in meshes if mesh.vertices]

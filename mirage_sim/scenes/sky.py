@@ -1,4 +1,4 @@
-"""The sky seen through windows: a function of the viewing direction, so it stands still as the camera moves."""
+"""The sky seen through windows: a function of the viewing direction alone, so it stands still."""
 
 from __future__ import annotations
 
@@ -39,4 +39,5 @@ def paint_sky(
     line = -0.03 + 0.05 * np.sin(3 * azimuth + 2 * math.pi * phase) + 0.03 * np.sin(7 * azimuth)
     image[elevation < line] = (0.55, 0.66, 0.55)
     image[elevation < line - 0.12] = (0.45, 0.58, 0.42)
-    return np.round(image * 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.round(image * 255).astype(np.uint8)
+    return result

@@ -1,7 +1,7 @@
 """Painted surfaces: walls, floors, rugs and pictures as small images, with soft light baked in.
 
-Features are kept large (a texel is 2.5 cm, a feature rarely under 10 cm), because the renderer samples the nearest
-texel and fine patterns would flicker.
+Features are kept large (a texel is 2.5 cm, a feature rarely under 10 cm), because the renderer samples the
+nearest texel and fine patterns would flicker.
 """
 
 from __future__ import annotations
@@ -58,23 +58,26 @@ def room_colours(rng: np.random.Generator, hue: float) -> RoomColours:
         rng: Source of every choice.
         hue: Hue of the walls, in turns.
     """
+
+    def between(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
     strength = float(rng.choice([0.12, 0.28, 0.42]))
-    wall = hsv(hue, strength * float(rng.uniform(0.8, 1.2)), float(rng.uniform(0.82, 0.97)))
-    second = hsv(hue + float(rng.uniform(-0.06, 0.06)), strength + 0.18, float(rng.uniform(0.55, 0.75)))
-    feature = hsv(hue + float(rng.choice([0.0, 0.5, 0.33])), float(rng.uniform(0.4, 0.65)), float(rng.uniform(0.45, 0.8)))
-    accent = hsv(hue + 0.5 + float(rng.uniform(-0.15, 0.15)), float(rng.uniform(0.6, 0.85)), float(rng.uniform(0.65, 0.95)))
-    wood = hsv(float(rng.uniform(0.05, 0.1)), float(rng.uniform(0.35, 0.65)), float(rng.uniform(0.38, 0.8)))
+    wall = hsv(hue, strength * between(0.8, 1.2), between(0.82, 0.97))
+    second = hsv(hue + between(-0.06, 0.06), strength + 0.18, between(0.55, 0.75))
+    feature = hsv(hue + float(rng.choice([0.0, 0.5, 0.33])), between(0.4, 0.65), between(0.45, 0.8))
+    accent = hsv(hue + 0.5 + between(-0.15, 0.15), between(0.6, 0.85), between(0.65, 0.95))
+    wood = hsv(between(0.05, 0.1), between(0.35, 0.65), between(0.38, 0.8))
     pick = rng.random()
     if pick < 0.5:
-        tone, rich, value = float(rng.uniform(0.05, 0.1)), float(rng.uniform(0.3, 0.55)), float(rng.uniform(0.45, 0.8))
+        tone, rich, value = between(0.05, 0.1), between(0.3, 0.55), between(0.45, 0.8)
     elif pick < 0.75:
-        tone, rich, value = hue + 0.5, float(rng.uniform(0.15, 0.4)), float(rng.uniform(0.45, 0.75))
+        tone, rich, value = hue + 0.5, between(0.15, 0.4), between(0.45, 0.75)
     else:
-        tone, rich, value = hue, 0.06, float(rng.uniform(0.55, 0.85))
+        tone, rich, value = hue, 0.06, between(0.55, 0.85)
     trim = (0.94, 0.93, 0.9) if rng.random() < 0.7 else dim(wood, 0.9)
-    return RoomColours(
-        wall, second, feature, accent, wood, hsv(tone, rich, value), hsv(tone, rich * 0.8, value * 0.72), trim
-    )
+    floor, floor_second = hsv(tone, rich, value), hsv(tone, rich * 0.8, value * 0.72)
+    return RoomColours(wall, second, feature, accent, wood, floor, floor_second, trim)
 
 
 def _canvas(width: float, height: float, colour: Colour) -> tuple[Image, Image, Image]:
@@ -87,7 +90,12 @@ def _canvas(width: float, height: float, colour: Colour) -> tuple[Image, Image, 
 
 
 def wall_image(
-    rng: np.random.Generator, style: str, length: float, height: float, colours: RoomColours, brightness: float
+    rng: np.random.Generator,
+    style: str,
+    length: float,
+    height: float,
+    colours: RoomColours,
+    brightness: float,
 ) -> Image:
     """Paint one wall.
 
@@ -105,7 +113,8 @@ def wall_image(
     image, right, up = _canvas(length, height, colours.feature if style == "feature" else colours.wall)
     if style == "stripes":
         period = length / max(2, round(length / float(rng.uniform(0.5, 0.9))))
-        image[(right / period) % 1.0 < 0.5] = np.asarray(colours.wall) * 0.5 + np.asarray(colours.second) * 0.5
+        mixed = np.asarray(colours.wall) * 0.5 + np.asarray(colours.second) * 0.5
+        image[(right / period) % 1.0 < 0.5] = mixed
     elif style == "wainscot":
         rail = float(rng.uniform(0.85, 1.1))
         image[up < rail] = colours.second
@@ -180,7 +189,10 @@ def ceiling_image(width: float, depth: float, colours: RoomColours, lamp: bool) 
 
 
 def shade_floor(
-    image: Image, width: float, depth: float, shadows: list[tuple[float, float, float, float, float]],
+    image: Image,
+    width: float,
+    depth: float,
+    shadows: list[tuple[float, float, float, float, float]],
     patches: list[tuple[float, float, float, float]],
 ) -> Image:
     """Bake corner shade, soft shadows under furniture and daylight under windows into a floor.
@@ -189,7 +201,7 @@ def shade_floor(
         image: The unlit floor, [rows, columns, 3].
         width: Extent in x, metres.
         depth: Extent in y, metres.
-        shadows: Footprints as (centre x, centre y, half width, half depth, yaw) from the floor's lower corner.
+        shadows: Footprints as (centre x, centre y, half width, half depth, yaw), from the lower corner.
         patches: Daylight rectangles as (x0, x1, y0, y1).
 
     Returns:
@@ -199,7 +211,8 @@ def shade_floor(
     edge = np.minimum(np.minimum(right, width - right), np.minimum(up, depth - up))
     light = 0.98 - 0.18 * np.exp(-edge / 0.35)
     for x0, x1, y0, y1 in patches:
-        gap = np.hypot(np.maximum(np.maximum(x0 - right, right - x1), 0), np.maximum(np.maximum(y0 - up, up - y1), 0))
+        beside = np.maximum(np.maximum(x0 - right, right - x1), 0)
+        gap = np.hypot(beside, np.maximum(np.maximum(y0 - up, up - y1), 0))
         light += 0.16 * np.exp(-((gap / 0.25) ** 2))
     for cx, cy, hx, hy, yaw in shadows:
         dx, dy = right - cx, up - cy
@@ -258,9 +271,11 @@ def picture_image(rng: np.random.Generator, brightness: float) -> Image:
     else:
         image[np.floor(y * 4) % 2 == 1] = strong
         image[(x > 0.35) & (x < 0.65)] = deep
-    return np.clip(image * brightness, 0, 1)
+    result: Image = np.clip(image * brightness, 0, 1)
+    return result
 
 
 def to_uint8(image: Image) -> NDArray[np.uint8]:
     """Round an image in [0, 1] to uint8."""
-    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return result

@@ -82,7 +82,8 @@ class _Router:
                 ends.append(there[ok])
                 costs.append(math.hypot(dr, dc) * space.cell * near_wall[there[ok]])
         size = (len(cells), len(cells))
-        self.graph = csr_matrix((np.concatenate(costs), (np.concatenate(starts), np.concatenate(ends))), shape=size)
+        links = (np.concatenate(starts), np.concatenate(ends))
+        self.graph = csr_matrix((np.concatenate(costs), links), shape=size)
 
     def nearest(self, point: Point) -> int:
         """Number of the free cell closest to a point."""
@@ -119,11 +120,12 @@ class _Walker:
     def _start(self) -> Point:
         costs = dijkstra(self.router.graph, indices=int(self.rng.integers(len(self.router.centres))))
         reachable = np.flatnonzero(np.isfinite(costs))
-        return self.router.centres[int(self.rng.choice(reachable))].copy()
+        start: Point = self.router.centres[int(self.rng.choice(reachable))].copy()
+        return start
 
     def _choose_goal(self) -> None:
         here = self.router.nearest(self.point)
-        following, costs = self.router.route(here)
+        _, costs = self.router.route(here)
         far = np.flatnonzero(np.isfinite(costs) & (costs > 1.0) & self.router.roomy)
         if len(far) == 0:
             far = np.flatnonzero(np.isfinite(costs))
@@ -133,7 +135,7 @@ class _Walker:
     def _target(self) -> Point:
         """A point some cells ahead on the way to the goal."""
         cell = self.router.nearest(self.point)
-        target = self.router.centres[cell]
+        target: Point = self.router.centres[cell]
         for _ in range(_AHEAD):
             if self.path is None or cell == self.goal or self.path[cell] < 0:
                 break
@@ -169,18 +171,20 @@ class _Walker:
         rng = self.rng
         pick = float(rng.random())
         self.pitch_goal = float(rng.uniform(-0.22, 0.06))
-        if pick < 0.58:
+        if pick < 0.54 or (pick >= 0.87 and len(self.trail) < 6):
             self.mode, self.left = "go", int(rng.integers(12, 40))
-        elif pick < 0.79:
+        elif pick < 0.75:
             self.mode, self.left = "look", int(rng.integers(8, 26))
             turns = np.radians(rng.uniform(35, 130, 3)) * rng.choice([-1, 1], 3)
-            self.look_goal = max((self.yaw + turns).tolist(), key=lambda yaw: self.scene.open_view(self.point, yaw))
-        elif pick < 0.9:
-            self.mode, self.left = "back", int(rng.integers(6, 20))
-        else:
+            self.look_goal = max(
+                (self.yaw + turns).tolist(), key=lambda yaw: self.scene.open_view(self.point, yaw)
+            )
+        elif pick < 0.87:
             self.mode, self.left = "slide", int(rng.integers(5, 14))
             side = float(rng.choice([-1, 1])) * float(rng.uniform(0.5, 1.0)) * self.config.step_length
             self.slide = side * np.array([-math.sin(self.yaw), math.cos(self.yaw)])
+        else:
+            self.mode, self.left = "back", int(rng.integers(8, 26))
 
     def step(self) -> None:
         """Advance by one pose."""
@@ -222,9 +226,7 @@ class _Walker:
             self._choose_goal()
 
 
-def plan_walk(
-    scene: Scene, rng: np.random.Generator, steps: int, config: WalkConfig | None = None
-) -> Tensor:
+def plan_walk(scene: Scene, rng: np.random.Generator, steps: int, config: WalkConfig | None = None) -> Tensor:
     """Plan a walk that touches nothing.
 
     Args:
