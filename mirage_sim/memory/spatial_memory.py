@@ -7,6 +7,7 @@ well or better, is not written again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mirage_sim.errors import FileFormatError, InputError, check_finite, check_shape
+from mirage_sim.errors import FileFormatError, InputError, check_shape
+from mirage_sim.memory.checks import check_all_finite, check_cameras, world_list, world_mask
 from mirage_sim.memory.entries import Entries
 from mirage_sim.memory.filters import free_space, in_range, on_surface
 from mirage_sim.memory.keyframes import Keyframes, KeyframesConfig
@@ -58,7 +60,7 @@ class MemoryConfig:
     max_capacity: int = 262144
     dtype: str = "float16"
     depth_tolerance: float = 0.05
-    refine_log_scale: float = 0.5306282510621704
+    refine_log_scale: float = math.log(1.7)
     min_depth: float = 0.1
     max_depth: float = 100.0
     edge_threshold: float = 0.15
@@ -138,8 +140,8 @@ class SpatialMemory:
 
         Source: paper, reading the memory; extra channels, ours.
         """
-        self._check_cameras(cam2world, intrinsics)
-        chosen = self._selected(worlds)
+        check_cameras(cam2world, intrinsics, self.num_worlds)
+        chosen = world_mask(worlds, self.num_worlds, self.device)
         self._clock += chosen
         cloud = self._entries.cloud(chosen)
         seen = splat(*cloud, cam2world, intrinsics, hw, self.config.depth_tolerance)
@@ -178,14 +180,13 @@ class SpatialMemory:
 
         Source: paper, updating the memory; the bound and the filters, ours.
         """
-        self._check_cameras(cam2world, intrinsics)
+        check_cameras(cam2world, intrinsics, self.num_worlds)
         frames = cam2world.shape[1]
         check_shape("latents", latents, [self.num_worlds, frames, self.config.channels, "h", "w"])
-        if not bool(torch.isfinite(latents).all()):
-            check_finite("latents", latents)
+        check_all_finite("latents", latents)
         hw = (latents.shape[-2], latents.shape[-1])
         check_shape("depth", depth, [self.num_worlds, frames, *hw])
-        chosen = self._selected(worlds)
+        chosen = world_mask(worlds, self.num_worlds, self.device)
         allowed = chosen[:, None, None, None].expand(depth.shape)
         if keep_mask is not None:
             check_shape("keep_mask", keep_mask, list(depth.shape))
@@ -232,7 +233,7 @@ class SpatialMemory:
         Raises:
             InputError: If the mask has the wrong shape or dtype.
         """
-        chosen = self._selected(worlds)
+        chosen = world_mask(worlds, self.num_worlds, self.device)
         self._entries.clear(chosen.nonzero().flatten().tolist())
         self.keyframes.reset(chosen)
         self._clock = torch.where(chosen, 0, self._clock)
@@ -249,7 +250,7 @@ class SpatialMemory:
         Raises:
             InputError: If the index is empty or names no world.
         """
-        index = _world_list("num_worlds_index", num_worlds_index, self.num_worlds)
+        index = world_list("num_worlds_index", num_worlds_index, self.num_worlds)
         made = SpatialMemory(self.config, len(index), self.device)
         made.assign(range(len(index)), self, index)
         return made
@@ -269,8 +270,8 @@ class SpatialMemory:
         """
         if source.config != self.config:
             raise InputError(f"source must have the configuration {self.config}, got {source.config}")
-        target = _world_list("worlds", worlds, self.num_worlds)
-        origin = _world_list("source_worlds", source_worlds, source.num_worlds)
+        target = world_list("worlds", worlds, self.num_worlds)
+        origin = world_list("source_worlds", source_worlds, source.num_worlds)
         if len(target) != len(origin) or len(set(target)) != len(target):
             raise InputError(f"worlds must name as many different worlds as source_worlds, got {target}")
         if source is self:
@@ -288,8 +289,8 @@ class SpatialMemory:
             Tensors on the memory's device; entries of unused rows are zero.
         """
         state = {"clock": self._clock.clone()}
-        state |= {f"entries.{name}": value.clone() for name, value in self._entries.state_dict().items()}
-        state |= {f"keyframes.{name}": value.clone() for name, value in self.keyframes.state_dict().items()}
+        for part, tensors in (("entries", self._entries), ("keyframes", self.keyframes)):
+            state |= {f"{part}.{name}": value.clone() for name, value in tensors.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -365,7 +366,6 @@ class SpatialMemory:
         keep = allowed & torch.isfinite(depth)
         if config.filter_range:
             keep = keep & in_range(depth, config.min_depth, config.max_depth)
-        trusted = keep
         if config.filter_free_space:
             ring = self.keyframes.views
             contradicts = free_space(
@@ -378,32 +378,7 @@ class SpatialMemory:
                 relative_margin=config.free_space_margin,
             )
             keep = keep & ~contradicts.reshape(depth.shape)
-            trusted = keep
+        trusted = keep
         if config.filter_edges:
             keep = keep & on_surface(depth, config.edge_threshold)
         return keep, trusted
-
-    def _check_cameras(self, cam2world: Tensor, intrinsics: Tensor) -> None:
-        """Raise unless cameras fit this memory."""
-        check_shape("cam2world", cam2world, [self.num_worlds, "T", 4, 4])
-        check_shape("intrinsics", intrinsics, [self.num_worlds, cam2world.shape[1], 3, 3])
-        for name, value in (("cam2world", cam2world), ("intrinsics", intrinsics)):
-            if not bool(torch.isfinite(value).all()):
-                check_finite(name, value)
-
-    def _selected(self, worlds: Tensor | None) -> Tensor:
-        """Check a mask of worlds `[B]`; left out, it selects all."""
-        if worlds is None:
-            return torch.ones(self.num_worlds, dtype=torch.bool, device=self.device)
-        check_shape("worlds", worlds, [self.num_worlds])
-        if worlds.dtype != torch.bool:
-            raise InputError(f"worlds must be bool, got {worlds.dtype}")
-        return worlds.to(self.device)
-
-
-def _world_list(name: str, index: Sequence[int] | Tensor, count: int) -> list[int]:
-    """Check an index of worlds."""
-    worlds = [int(world) for world in index]
-    if not worlds or min(worlds) < 0 or max(worlds) >= count:
-        raise InputError(f"{name} must hold worlds in 0..{count - 1}, got {worlds}")
-    return worlds

@@ -1,0 +1,87 @@
+"""Checks: what every verb of the memory asks of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mirage_sim.errors import InputError, check_finite, check_shape
+
+
+def check_all_finite(name: str, value: Tensor) -> None:
+    """Raise unless every element is finite, at the price of one operation where all is well.
+
+    Args:
+        name: Argument name for the message.
+        value: Floating tensor `[...]`.
+
+    Raises:
+        InputError: If a NaN or an infinity is found.
+    """
+    if not bool(torch.isfinite(value).all()):
+        check_finite(name, value)
+
+
+def check_cameras(
+    cam2world: Tensor,  # [B, T, 4, 4]
+    intrinsics: Tensor,  # [B, T, 3, 3]
+    num_worlds: int,
+) -> None:
+    """Raise unless cameras fit a memory.
+
+    Args:
+        cam2world: Cameras `[B, T, 4, 4]`.
+        intrinsics: Intrinsics `[B, T, 3, 3]`.
+        num_worlds: Number of worlds B.
+
+    Raises:
+        InputError: If a shape is wrong or a value is not finite.
+    """
+    check_shape("cam2world", cam2world, [num_worlds, "T", 4, 4])
+    check_shape("intrinsics", intrinsics, [num_worlds, cam2world.shape[1], 3, 3])
+    check_all_finite("cam2world", cam2world)
+    check_all_finite("intrinsics", intrinsics)
+
+
+def world_mask(worlds: Tensor | None, num_worlds: int, device: torch.device) -> Tensor:
+    """Check a mask of worlds.
+
+    Args:
+        worlds: Boolean `[B]`, or `None` for all.
+        num_worlds: Number of worlds B.
+        device: Where the mask is to be.
+
+    Returns:
+        Boolean `[B]`.
+
+    Raises:
+        InputError: If the shape or dtype is wrong.
+    """
+    if worlds is None:
+        return torch.ones(num_worlds, dtype=torch.bool, device=device)
+    check_shape("worlds", worlds, [num_worlds])
+    if worlds.dtype != torch.bool:
+        raise InputError(f"worlds must be bool, got {worlds.dtype}")
+    return worlds.to(device)
+
+
+def world_list(name: str, index: Sequence[int] | Tensor, num_worlds: int) -> list[int]:
+    """Check an index of worlds.
+
+    Args:
+        name: Argument name for the message.
+        index: Worlds by number; repeats are allowed.
+        num_worlds: Number of worlds B.
+
+    Returns:
+        The worlds as a list.
+
+    Raises:
+        InputError: If the index is empty or names no world.
+    """
+    worlds = [int(world) for world in index]
+    if not worlds or min(worlds) < 0 or max(worlds) >= num_worlds:
+        raise InputError(f"{name} must hold worlds in 0..{num_worlds - 1}, got {worlds}")
+    return worlds
