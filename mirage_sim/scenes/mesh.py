@@ -196,8 +196,21 @@ class Mesh:
         return result
 
 
-def quad_indices(vertex_count: int) -> list[int]:
-    """Triangle indices of `vertex_count / 4` quads."""
-    first = np.arange(0, vertex_count, 4)[:, None]
-    indices: list[int] = (first + np.array([0, 1, 2, 0, 2, 3])).reshape(-1).tolist()
-    return indices
+def wavefront(vertices: Floats, normals: Floats, uvs: Floats) -> str:
+    """Quads as the text of a Wavefront OBJ file.
+
+    Args:
+        vertices: [4 * quads, 3] metres.
+        normals: [4 * quads, 3].
+        uvs: [4 * quads, 2].
+    """
+    rows = len(vertices)
+    corners = np.repeat(np.arange(1, rows + 1), 3)
+    return "".join(
+        (
+            "v %.7g %.7g %.7g\n" * rows % tuple(vertices.ravel().tolist()),
+            "vt %.7g %.7g\n" * rows % tuple(uvs.ravel().tolist()),
+            "vn %.7g %.7g %.7g\n" * rows % tuple(normals.ravel().tolist()),
+            "f %d/%d/%d %d/%d/%d %d/%d/%d %d/%d/%d\n" * (rows // 4) % tuple(corners.tolist()),
+        )
+    )

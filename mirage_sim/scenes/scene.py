@@ -24,7 +24,7 @@ from mirage_sim.geometry.conventions import (
 from mirage_sim.geometry.poses import from_yaw_pitch
 from mirage_sim.scenes.furnish import furnish
 from mirage_sim.scenes.layout import Layout, Room, make_layout
-from mirage_sim.scenes.mesh import Mesh, Palette, quad_indices
+from mirage_sim.scenes.mesh import Mesh, Palette, wavefront
 from mirage_sim.scenes.obstacles import FreeSpace, Obstacles, free_space_grid, wall_boxes
 from mirage_sim.scenes.shell import Painted, build_shell
 from mirage_sim.scenes.sky import paint_sky
@@ -87,35 +87,35 @@ class Scene:
             raise
 
     def _build(self, painted: list[Painted], meshes: list[tuple[str, Mesh]]) -> None:
+        # Meshes go through files: PyBullet never frees the rows of vertex lists, and would keep cached files.
+        pybullet.setPhysicsEngineParameter(enableFileCaching=0, physicsClientId=self._client)
         palette = Palette()
         uvs = [mesh.palette_uvs(palette) for _, mesh in meshes]
-        with tempfile.TemporaryDirectory(prefix="scene-textures-") as folder:
-            shared = self._load_texture(Path(folder) / "palette.png", palette.texture())
-            for (name, mesh), uv in zip(meshes, uvs, strict=True):
-                self._add_body(name, np.concatenate(mesh.vertices), np.concatenate(mesh.normals), uv, shared)
+        with tempfile.TemporaryDirectory(prefix="scene-files-") as name:
+            folder = Path(name)
+            shared = self._load_texture(folder / "palette.png", palette.texture())
+            for (label, mesh), uv in zip(meshes, uvs, strict=True):
+                text = wavefront(np.concatenate(mesh.vertices), np.concatenate(mesh.normals), uv)
+                self._add_body(label, text, shared, folder)
             for index, body in enumerate(painted):
-                texture = self._load_texture(Path(folder) / f"{index}.png", body.image)
-                self._add_body(body.name, body.vertices, body.normals, body.uvs, texture)
+                texture = self._load_texture(folder / f"{index}.png", body.image)
+                self._add_body(body.name, wavefront(body.vertices, body.normals, body.uvs), texture, folder)
 
     def _load_texture(self, path: Path, image: NDArray[np.uint8]) -> int:
         Image.fromarray(image).save(path, compress_level=1)
         return int(pybullet.loadTexture(str(path), physicsClientId=self._client))
 
-    def _add_body(
-        self, name: str, vertices: NDArray[Any], normals: NDArray[Any], uvs: NDArray[Any], texture: int
-    ) -> None:
+    def _add_body(self, label: str, wavefront_text: str, texture: int, folder: Path) -> None:
+        path = folder / f"body{len(self.labels)}.obj"
+        path.write_text(wavefront_text)
         shape = pybullet.createVisualShape(
-            pybullet.GEOM_MESH,
-            vertices=vertices.tolist(),
-            indices=quad_indices(len(vertices)),
-            uvs=uvs.tolist(),
-            normals=normals.tolist(),
-            rgbaColor=[1, 1, 1, 1],
-            physicsClientId=self._client,
+            pybullet.GEOM_MESH, fileName=str(path), rgbaColor=[1, 1, 1, 1], physicsClientId=self._client
         )
         body = int(pybullet.createMultiBody(0, -1, shape, physicsClientId=self._client))
+        if shape < 0 or body < 0:
+            raise StateError(f"the renderer did not take the mesh of a {label}")
         pybullet.changeVisualShape(body, -1, textureUniqueId=texture, physicsClientId=self._client)
-        self.labels[body] = name
+        self.labels[body] = label
 
     @property
     def rooms(self) -> list[Room]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,3 +163,26 @@ def test_bad_calls_are_refused() -> None:
     scene.close()
     with pytest.raises(StateError, match="closed"):
         scene.render(torch.eye(4), INTRINSICS, HW)
+
+
+def test_closed_scenes_give_their_memory_and_files_back(tmp_path: Path) -> None:
+    code = """
+import resource, tempfile, os
+from mirage_sim.scenes import make_scene
+peaks = []
+for index in range(18):
+    make_scene(3).close()
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+left = [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("scene-files-")]
+print((peaks[-1] - peaks[5]) // 1024, len(left))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    grown, left = run.stdout.split()[-2:]
+    assert int(grown) < 25
+    assert left == "0"
