@@ -71,6 +71,7 @@ def check_finite(name: str, value: Tensor | np.ndarray[Any, Any]) -> None:
     Raises:
         InputError: If a NaN or an infinity is found.
     """
-    bad = int((value != value).sum()) + int((abs(value) == float("inf")).sum())
+    magnitude: Any = abs(value)
+    bad = int((magnitude != magnitude).sum()) + int((magnitude == float("inf")).sum())
     if bad:
         raise InputError(f"{name} must be finite, got {bad} NaN or infinite values in shape {list(value.shape)}")

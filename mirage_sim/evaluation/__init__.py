@@ -1,0 +1,1 @@
+"""What the world model is measured by: loops, realism, long walks, and the metrics they share."""

@@ -1,0 +1,1 @@
+"""The networks: codec, generator (backbone, memory branch, LoRA), sampler, depth head, and their bundle."""

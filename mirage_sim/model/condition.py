@@ -1,0 +1,75 @@
+"""Condition: what was read from the memory, laid out as the channels that the branch embeds.
+
+The published branch sees the read latents and the codec's encoding of an all-ones video (a constant). Ours sees
+the read latents, the mask, and what a nearest-cell read would lose: where in the cell the token fell, how its
+scale differs from the present one, from which side it was seen, and how far it is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mirage_sim.errors import InputError
+from mirage_sim.memory import MemoryRead
+
+EXTRA_CHANNELS = 6  # mask, offset u, offset v, log scale, view cosine, log depth
+
+
+def condition_channels(channels: int) -> int:
+    """Channels of the condition for a codec of `channels` channels."""
+    return channels + EXTRA_CHANNELS
+
+
+def build_condition(read: MemoryRead, extras: bool = True) -> Tensor:
+    """Stack the read latents and the extra channels; unknown cells are zero in all of them.
+
+    Args:
+        read: What the memory holds for B worlds and T frames of h x w cells.
+        extras: Whether offset, scale, view and depth are told, or only latents and mask.
+
+    Returns:
+        float32 [B, T, C + 6, h, w].
+    """
+    known = read.mask[:, :, None].float()  # [B, T, 1, h, w]
+    geometry = torch.cat(
+        [
+            2.0 * read.offset,
+            read.log_scale[:, :, None].clamp(-2, 2),
+            4.0 * (1.0 - read.view_cos[:, :, None]),
+            read.depth[:, :, None].clamp(min=0.05).log() - 1.0,
+        ],
+        dim=2,
+    )  # [B, T, 5, h, w]
+    channels = [read.latents.float() * known, known, geometry * known * float(extras)]
+    return torch.cat(channels, dim=2)
+
+
+def motion_context(
+    cam2world: Tensor,  # [B, T, 4, 4]
+    preceding: Tensor,  # [B, P, 4, 4]
+    width: int,
+) -> Tensor:
+    """Camera motion as context tokens for a backbone without text: one token per (target, preceding) pair.
+
+    Args:
+        cam2world: Target poses.
+        preceding: Poses of the preceding frames.
+        width: Channels of a context token, at least 12.
+
+    Returns:
+        float32 [B, T * P, width]: translation (in quarter metres) and rotation minus identity (times four) of
+        the target camera in the preceding camera's frame.
+
+    Raises:
+        InputError: If `width` is below 12.
+    """
+    if width < 12:
+        raise InputError(f"width must be at least 12, got {width}")
+    rotation = preceding[:, None, :, :3, :3].transpose(-1, -2)  # [B, 1, P, 3, 3]
+    turn = rotation @ cam2world[:, :, None, :3, :3]  # [B, T, P, 3, 3]
+    shift = cam2world[:, :, None, :3, 3:] - preceding[:, None, :, :3, 3:]
+    moved = rotation @ shift  # [B, T, P, 3, 1]
+    identity = torch.eye(3, device=turn.device)
+    motion = torch.cat([4.0 * moved.flatten(-2), 4.0 * (turn - identity).flatten(-2)], dim=-1)  # [B, T, P, 12]
+    return torch.nn.functional.pad(motion.flatten(1, 2), (0, width - 12))

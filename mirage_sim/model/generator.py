@@ -1,0 +1,179 @@
+"""Generator: one denoising pass of backbone and memory branch over `[references | target | preceding]`.
+
+The backbone is diffusers' `WanTransformer3DModel`, unchanged; this module walks through its parts so that every
+token has its own timestep, references have their own positions, and hints are added after the blocks they
+belong to, never to references.
+
+Source: paper, sections on sequence and memory conditioning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor, nn
+
+from mirage_sim.errors import InputError, check_shape
+from mirage_sim.model.memory_branch import MemoryBranch
+from mirage_sim.model.positions import rotary_embedding, sequence_positions
+
+TIMESTEPS = 1000.0  # the backbone counts noise levels from 0 to 1000
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Shape of backbone and branch.
+
+    Attributes:
+        channels: Latent channels C.
+        condition_channels: Channels Cc of the condition (see `condition.py`).
+        heads: Attention heads.
+        head_dim: Channels of one head; width is heads * head_dim.
+        layers: Backbone blocks.
+        ffn_dim: Hidden width of the feed-forward layers.
+        context_dim: Channels of one context token (text or motion).
+        patch_size: Latent frames, rows and columns of one token.
+        branch_every: One branch block for every so many backbone blocks.
+    """
+
+    channels: int = 16
+    condition_channels: int = 22
+    heads: int = 4
+    head_dim: int = 64
+    layers: int = 6
+    ffn_dim: int = 1024
+    context_dim: int = 16
+    patch_size: tuple[int, int, int] = field(default=(1, 2, 2))
+    branch_every: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        numbers = {key: value for key, value in asdict(self).items() if isinstance(value, int)}
+        bad = {key: value for key, value in numbers.items() if value < 1}
+        if bad:
+            raise InputError(f"generator sizes must be at least 1, got {bad}")
+        if self.patch_size[0] != 1:
+            raise InputError(f"patch_size must be 1 in time, got {self.patch_size}")
+
+
+class Generator(nn.Module):
+    """Backbone, memory branch and the pass through both."""
+
+    def __init__(self, config: GeneratorConfig | None = None) -> None:
+        """Build both with random weights (the branch starts as a copy that changes nothing).
+
+        Args:
+            config: Shapes.
+        """
+        super().__init__()
+        self.config = config if config is not None else GeneratorConfig()
+        c = self.config
+        self.backbone = WanTransformer3DModel(
+            patch_size=c.patch_size,
+            num_attention_heads=c.heads,
+            attention_head_dim=c.head_dim,
+            in_channels=c.channels,
+            out_channels=c.channels,
+            text_dim=c.context_dim,
+            freq_dim=256,
+            ffn_dim=c.ffn_dim,
+            num_layers=c.layers,
+        )
+        self.branch = MemoryBranch(self.backbone, c.condition_channels, c.branch_every)
+
+    def token_grid(self, hw: tuple[int, int]) -> tuple[int, int]:
+        """Tokens per column and row of a latent frame of `hw` cells."""
+        return hw[0] // self.config.patch_size[1], hw[1] // self.config.patch_size[2]
+
+    def forward(
+        self,
+        target: Tensor,  # [B, T, C, h, w]
+        sigma: Tensor,  # [B, T, h', w']
+        context: Tensor,  # [B, L, context_dim]
+        preceding: Tensor | None = None,  # [B, P, C, h, w]
+        references: Tensor | None = None,  # [B, R, C, h, w]
+        condition: Tensor | None = None,  # [B, T or T+P, Cc, h, w]
+    ) -> Tensor:
+        """Predict the velocity `noise - latents` of the target frames.
+
+        Args:
+            target: Noisy target latents.
+            sigma: Noise level of every target token, in [0, 1].
+            context: Prompt embedding, or relative camera motion for the embedded model.
+            preceding: Clean latents before the target.
+            references: Clean latents of earlier views that overlap the target's.
+            condition: What the memory holds for the first frames after the references (target, or target and
+                preceding); `None` leaves the branch out.
+
+        Returns:
+            Velocity [B, T, C, h, w].
+
+        Raises:
+            InputError: If a shape does not fit.
+        """
+        check_shape("target", target, ["B", "T", self.config.channels, "h", "w"])
+        batch, frames, _, height, width = target.shape
+        grid = self.token_grid((height, width))
+        check_shape("sigma", sigma, [batch, frames, *grid])
+        before = references.shape[1] if references is not None else 0
+        after = preceding.shape[1] if preceding is not None else 0
+        per_frame = grid[0] * grid[1]
+
+        dtype = self.backbone.patch_embedding.weight.dtype
+        parts = [part for part in (references, target, preceding) if part is not None]
+        sequence = torch.cat(parts, dim=1).transpose(1, 2).to(dtype)  # [B, C, R+T+P, h, w]
+        hidden = self.backbone.patch_embedding(sequence).flatten(2).transpose(1, 2).contiguous()  # [B, S, D]
+
+        levels = torch.zeros(batch, before + frames + after, per_frame, device=target.device)
+        levels[:, before : before + frames] = sigma.flatten(2)
+        embedded, time, context = self._embed(levels.flatten(1), context.to(dtype))
+        positions = sequence_positions(before, frames + after, *grid).to(target.device)
+        rotary = rotary_embedding(positions, self.config.head_dim)  # 2 x [1, S, 1, d]
+
+        hints: dict[int, Tensor] = {}
+        first = before * per_frame
+        if condition is not None:
+            check_shape("condition", condition, [batch, None, self.config.condition_channels, height, width])
+            last = first + condition.shape[1] * per_frame
+            hints = dict(
+                zip(
+                    self.branch.places,
+                    self.branch(
+                        condition.transpose(1, 2).to(dtype),
+                        hidden[:, first:last],
+                        context,
+                        time[:, first:last],
+                        (rotary[0][:, first:last], rotary[1][:, first:last]),
+                    ),
+                    strict=True,
+                )
+            )
+        for index, block in enumerate(self.backbone.blocks):
+            hidden = block(hidden, context, time, rotary)
+            if index in hints:
+                hint = hints[index]
+                behind = hidden.shape[1] - first - hint.shape[1]
+                hidden = hidden + nn.functional.pad(hint, (0, 0, first, behind))
+        chosen = slice(first, first + frames * per_frame)
+        return self._project(hidden[:, chosen], embedded[:, chosen], frames, grid)
+
+    def _embed(self, levels: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Embed noise levels [B, S] and context: [B, S, D], [B, S, 6, D], [B, L, D]."""
+        embedded, time, context, _ = self.backbone.condition_embedder(
+            (levels * TIMESTEPS).flatten(), context, None, timestep_seq_len=levels.shape[1]
+        )
+        return embedded, time.unflatten(2, (6, -1)), context
+
+    def _project(self, hidden: Tensor, embedded: Tensor, frames: int, grid: tuple[int, int]) -> Tensor:
+        """Turn tokens [B, S, D] into latents [B, T, C, h, w]."""
+        backbone: Any = self.backbone
+        shift, scale = (backbone.scale_shift_table[:, None] + embedded[:, :, None]).unbind(dim=2)
+        normed = (backbone.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
+        patches = backbone.proj_out(normed)  # [B, S, 2*2*C]
+        _, rows, columns = self.config.patch_size
+        patches = patches.unflatten(1, (frames, *grid)).unflatten(-1, (rows, columns, -1))
+        latents = patches.permute(0, 1, 6, 2, 4, 3, 5)  # [B, T, C, h', 2, w', 2]
+        return latents.flatten(5, 6).flatten(3, 4).float()

@@ -1,0 +1,67 @@
+"""LoRA on the backbone, through peft: the second training stage adapts the backbone to the branch.
+
+Source: paper, section on training; Hu et al. 2021.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from mirage_sim.model.generator import Generator
+
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
+ADAPTER = "memory"
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Size of the adapters.
+
+    Attributes:
+        rank: Rank of every adapter.
+        alpha: Scale of an adapter is alpha / rank.
+        dropout: Share of an adapter's inputs dropped in training.
+    """
+
+    rank: int = 32
+    alpha: float = 32.0
+    dropout: float = 0.0
+
+
+def add_lora(generator: Generator, config: LoRAConfig | None = None) -> None:
+    """Add adapters to the attention and feed-forward layers of the backbone; only they require gradients there.
+
+    Args:
+        generator: Changed in place.
+        config: Size of the adapters.
+    """
+    config = config if config is not None else LoRAConfig()
+    generator.backbone.requires_grad_(False)
+    generator.backbone.add_adapter(
+        LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=TARGETS,
+            init_lora_weights=True,
+        ),
+        adapter_name=ADAPTER,
+    )
+
+
+def merge_lora(generator: Generator) -> None:
+    """Add the adapters' products to the backbone's weights and remove the adapters.
+
+    Args:
+        generator: Changed in place; its output stays the same up to rounding.
+    """
+    generator.backbone.fuse_lora(adapter_names=[ADAPTER])
+    generator.backbone.unload_lora()
+
+
+def has_lora(generator: Generator) -> bool:
+    """Whether the backbone carries adapters."""
+    return any(isinstance(module, BaseTunerLayer) for module in generator.backbone.modules())

@@ -1,0 +1,89 @@
+"""Memory branch: a side chain of the backbone's blocks that turns what was read into hints.
+
+A patch embedding of the condition, then one transformer block for every second block of the backbone. The
+first adds the backbone's embedded tokens to its input; each emits a hint through a linear layer that starts
+at zero, so that an untrained branch changes nothing.
+
+Source: paper, section on memory conditioning (ControlNet/VACE kind).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+from torch import Tensor, nn
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class MemoryBranch(nn.Module):
+    """Blocks beside the backbone's blocks 0, `every`, 2·`every`, …"""
+
+    def __init__(self, backbone: WanTransformer3DModel, condition_channels: int, every: int = 2) -> None:
+        """Build the branch; its blocks start as copies of the backbone's.
+
+        Args:
+            backbone: The generator's backbone, which fixes width, heads and block type.
+            condition_channels: Channels of the condition frames.
+            every: One block for every so many blocks of the backbone.
+        """
+        super().__init__()
+        config: Any = backbone.config
+        width = config.num_attention_heads * config.attention_head_dim
+        self.places = tuple(range(0, config.num_layers, every))
+        self.patch_embedding = nn.Conv3d(
+            condition_channels, width, kernel_size=config.patch_size, stride=config.patch_size
+        )
+        self.before_proj = _zero(nn.Linear(width, width))
+        self.blocks = nn.ModuleList(
+            WanTransformerBlock(
+                width,
+                config.ffn_dim,
+                config.num_attention_heads,
+                config.qk_norm,
+                config.cross_attn_norm,
+                config.eps,
+            )
+            for _ in self.places
+        )
+        self.after_proj = nn.ModuleList(_zero(nn.Linear(width, width)) for _ in self.places)
+        self.start_from(backbone)
+
+    def start_from(self, backbone: WanTransformer3DModel) -> None:
+        """Copy the weights of the backbone's blocks that the branch's blocks stand beside."""
+        for block, place in zip(self.blocks, self.places, strict=True):
+            block.load_state_dict(backbone.blocks[place].state_dict())
+
+    def forward(
+        self,
+        condition: Tensor,  # [B, Cc, F, h, w]
+        tokens: Tensor,  # [B, S, D]
+        context: Tensor,  # [B, L, D]
+        time: Tensor,  # [B, S, 6, D]
+        rotary: tuple[Tensor, Tensor],  # [1, S, 1, d]
+    ) -> list[Tensor]:
+        """Compute one hint per place.
+
+        Args:
+            condition: What was read for the frames whose tokens are given.
+            tokens: The backbone's embedded tokens of those frames.
+            context: The backbone's embedded prompt or motion.
+            time: The backbone's projected timesteps of those tokens.
+            rotary: Rotary embedding of those tokens.
+
+        Returns:
+            Hints [B, S, D], in the order of `places`.
+        """
+        embedded = self.patch_embedding(condition).flatten(2).transpose(1, 2)  # [B, S, D]
+        hidden = self.before_proj(embedded) + tokens
+        hints = []
+        for block, project in zip(self.blocks, self.after_proj, strict=True):
+            hidden = block(hidden, context, time, rotary)
+            hints.append(project(hidden))
+        return hints

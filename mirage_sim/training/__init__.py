@@ -1,0 +1,1 @@
+"""One command per stage: data, codec, depth, backbone, branch, lora, export."""

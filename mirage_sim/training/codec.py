@@ -1,0 +1,99 @@
+"""Stage 1: the codec learns to rebuild frames from noisy latents; then its latents are normalised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mirage_sim.evaluation.metrics import psnr
+from mirage_sim.model.codec import EmbeddedCodec
+from mirage_sim.model.images import frames_to_tensor
+from mirage_sim.training.data import Array, Clips
+from mirage_sim.training.loop import StageConfig, run_stage
+
+CROP = 64  # pixels: four times cheaper than whole frames, and the network is convolutional
+LATENT_NOISE = 0.05  # of a channel's standard deviation, so that the decoder forgives a generator's errors
+EDGE_WEIGHT = 0.5  # weight of the L1 loss between image gradients, which keeps edges crisp
+
+
+class _Autoencode(nn.Module):
+    """One forward pass of training: encode, disturb, decode."""
+
+    def __init__(self, codec: EmbeddedCodec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        latent = self.codec.autoencoder.encode(images).latent  # [B, C, h, w]
+        spread = latent.detach().float().std(dim=(0, 2, 3), keepdim=True)
+        return self.codec.autoencoder.decode(latent + LATENT_NOISE * spread * noise).sample  # type: ignore[no-any-return]
+
+
+def reconstruction_loss(rebuilt: Tensor, images: Tensor) -> Tensor:
+    """L1 + MSE on pixels, and L1 on their horizontal and vertical differences; [B, 3, H, W] each."""
+    rebuilt = rebuilt.float()
+    error = rebuilt - images
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return error.abs().mean() + error.square().mean() + EDGE_WEIGHT * edges
+
+
+def random_crops(rgb: Array, count: int, rng: np.random.Generator) -> Array:
+    """Cut `count` random crops from random frames of uint8 [E, T, H, W, 3], flipped half of the time."""
+    height, width = rgb.shape[2:4]
+    crops = []
+    for _ in range(count):
+        clip, frame = rng.integers(rgb.shape[0]), rng.integers(rgb.shape[1])
+        top, left = rng.integers(height - CROP + 1), rng.integers(width - CROP + 1)
+        crop = rgb[clip, frame, top : top + CROP, left : left + CROP]
+        crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
+    return np.stack(crops)
+
+
+def train_codec(codec: EmbeddedCodec, clips: Clips, held_out: Clips, config: StageConfig, out: Path) -> None:
+    """Train `codec` in place.
+
+    Args:
+        codec: Network to train.
+        clips: Training clips.
+        held_out: Validation clips, for the log only.
+        config: Length and rate.
+        out: Folder of the run.
+    """
+    picked = held_out.rgb[:, :: max(1, held_out.rgb.shape[1] // 2)].reshape(-1, *held_out.rgb.shape[2:])[:32]
+    validation = frames_to_tensor(picked)
+
+    def batch_loss(module: nn.Module):  # type: ignore[no-untyped-def]
+        device = next(module.parameters()).device
+
+        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+            crops = random_crops(clips.rgb, config.batch_size, rng)
+            images = frames_to_tensor(crops, device).contiguous(memory_format=torch.channels_last)
+            side = CROP // codec.spatial_stride
+            noise = rng.standard_normal((config.batch_size, codec.channels, side, side), dtype=np.float32)
+            return reconstruction_loss(module(images, torch.from_numpy(noise).to(device)), images), {}
+
+        return loss
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        device = next(module.parameters()).device
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            rebuilt = module(validation.to(device), torch.zeros(1, device=device))
+        return {"validation_psnr": float(psnr(rebuilt.float().clamp(-1, 1).cpu(), validation).mean())}
+
+    codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run_stage("codec", _Autoencode(codec), batch_loss, config, out, validate)
+    _normalise(codec, clips)
+
+
+def _normalise(codec: EmbeddedCodec, clips: Clips) -> None:
+    """Set the latent statistics from every eighth clip's first frame."""
+    codec.latent_mean.zero_()
+    codec.latent_std.fill_(1.0)
+    frames = clips.rgb[:: max(1, len(clips.rgb) // 256), 0]
+    with torch.no_grad():
+        latents = codec.encode(frames_to_tensor(frames, codec.latent_mean.device)[:, None])  # [N, 1, C, h, w]
+    codec.latent_mean.copy_(latents.mean(dim=(0, 1, 3, 4)))
+    codec.latent_std.copy_(latents.std(dim=(0, 1, 3, 4)))
