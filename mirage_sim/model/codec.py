@@ -119,7 +119,8 @@ class EmbeddedCodec(nn.Module):
             raise InputError(
                 f"frames must have H and W divisible by {self.spatial_stride}, got {height}x{width}"
             )
-        raw = self.autoencoder.encode(frames.flatten(0, 1)).latent  # [B*F, C, h, w]
+        images = frames.flatten(0, 1).to(self.autoencoder.dtype)
+        raw = self.autoencoder.encode(images).latent.float()  # [B*F, C, h, w]
         latents = (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
         return latents.unflatten(0, frames.shape[:2])  # [B, F, C, h, w]
 
@@ -136,7 +137,7 @@ class EmbeddedCodec(nn.Module):
         del context
         check_shape("latents", latents, ["B", "T", self.channels, "h", "w"])
         raw = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-        frames = self.autoencoder.decode(raw.flatten(0, 1)).sample  # [B*T, 3, H, W]
+        frames = self.autoencoder.decode(raw.flatten(0, 1).to(self.autoencoder.dtype)).sample.float()
         return frames.unflatten(0, latents.shape[:2])  # type: ignore[no-any-return]
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.geometry.cameras import downsample_depth, make_intrinsics
 from mirage_sim.geometry.poses import relative
-from mirage_sim.recording import HDF5Reader, HDF5Writer
+from mirage_sim.recording import HDF5Reader, HDF5Writer, make_env_args
 from mirage_sim.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, make_scene
 
 Array = np.ndarray[Any, Any]
@@ -40,8 +40,8 @@ class ClipsConfig:
     """
 
     split: str = "train"
-    scenes: int = 320
-    walks: int = 2
+    scenes: int = 640
+    walks: int = 1
     steps: int = 48
     size: int = 128
     fov_x_deg: float = 75.0
@@ -85,7 +85,7 @@ def _record_shard(config: ClipsConfig, seeds: Sequence[int], path: Path) -> None
     temporary.unlink(missing_ok=True)
     size = (config.size, config.size)
     intrinsics = make_intrinsics(*size, config.fov_x_deg)
-    env_args = {"env_name": "mirage_sim.scenes", "type": 1, "env_kwargs": {"split": config.split}}
+    env_args = make_env_args("mirage_sim.scenes", {"split": config.split})
     with HDF5Writer(temporary, env_args=env_args, metadata={"steps": config.steps}) as writer:
         for seed in seeds:
             with make_scene(seed) as scene:
@@ -97,17 +97,18 @@ def _record_shard(config: ClipsConfig, seeds: Sequence[int], path: Path) -> None
                     depth = downsample_depth(
                         torch.from_numpy(np.stack([view.depth for view in views])), config.depth_stride
                     ).numpy()  # [T, h, w]
-                    observations = [
-                        {"rgb": view.rgb, "depth": depth[step], "cam2world": cam2world[step].numpy()}
-                        for step, view in enumerate(views)
-                    ]
-                    writer.begin_episode(seed=seed, walk=walk, intrinsics=intrinsics.numpy())
-                    for step in range(config.steps - 1):
-                        last = step == config.steps - 2
-                        writer.append(
-                            observations[step], motion[step, :3].ravel(), 0.0, False, last, observations[step + 1]
-                        )
-                    writer.end_episode()
+                    writer.write_episode(
+                        {
+                            "rgb": np.stack([view.rgb for view in views]),
+                            "depth": depth,
+                            "cam2world": cam2world.numpy(),
+                        },
+                        actions=motion[:, :3].reshape(len(motion), 12),
+                        rewards=np.zeros(len(motion), dtype=np.float32),
+                        intrinsics=intrinsics.numpy(),
+                        seed=seed,
+                        walk=walk,
+                    )
     os.replace(temporary, path)
 
 

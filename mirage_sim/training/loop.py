@@ -123,7 +123,7 @@ def run_stage(
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
         ema.step(trained)
-        history.append(float(loss))
+        history.append(float(loss.detach()))
         last = step + 1 == config.steps
         if accelerator.is_main_process and (last or (step + 1) % config.log_every == 0):
             line: dict[str, Any] = {"step": step + 1, "loss": float(np.mean(history)), "gradient": float(norm)}

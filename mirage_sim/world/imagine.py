@@ -1,0 +1,119 @@
+"""Imagine: one segment's latents from what was read, and their depth straight from the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mirage_sim.geometry import ray_directions
+from mirage_sim.memory import MemoryRead
+from mirage_sim.model.condition import build_condition, motion_context
+from mirage_sim.model.depth_head import depth_geometry
+from mirage_sim.model.sampler import patch_fraction, sample
+from mirage_sim.model.world_model import WorldModel
+from mirage_sim.world.state import Context
+
+ReferenceGroups = Sequence[tuple[Tensor, Tensor | None]]
+
+
+def group_references(
+    views: Tensor,  # [B, K, C, h, w]
+    places: Tensor,  # [B, R]
+    valid: Tensor,  # [B, R]
+    index: Tensor,  # [b]
+) -> ReferenceGroups:
+    """Group worlds by their number of references, so that none attends to another's padding.
+
+    Args:
+        views: Latents of the keyframes.
+        places: Chosen keyframes of every world, the valid ones first.
+        valid: Which of them are references.
+        index: Worlds that go on.
+
+    Returns:
+        Pairs of rows of `index` and their references [b', R', C, h, w], or `None` for none.
+    """
+    found = valid[index].sum(dim=1)  # [b]
+    groups: list[tuple[Tensor, Tensor | None]] = []
+    for number in found.unique().tolist():
+        rows = (found == number).nonzero().flatten()
+        chosen = index[rows]
+        kept = views[chosen[:, None], places[chosen, :number]].float()  # [b', R', C, h, w]
+        groups.append((rows, kept if number else None))
+    return groups
+
+
+def imagine(
+    model: WorldModel,
+    read: MemoryRead,
+    poses: Tensor,  # [b, T, 4, 4]
+    context: Context,
+    references: ReferenceGroups,
+    noise: Tensor,  # [b, T, C, h, w]
+) -> Tensor:
+    """Draw the latents of a segment.
+
+    Args:
+        model: Networks and settings.
+        read: What the memory holds for the target cameras.
+        poses: Target cameras.
+        context: Preceding frames of the same worlds.
+        references: Earlier views, by groups of worlds.
+        noise: Standard normal noise.
+
+    Returns:
+        float32 [b, T, C, h, w].
+
+    Source: paper, denoising with memory; start levels per token, ours.
+    """
+    settings = model.config
+    patch = (settings.generator.patch_size[1], settings.generator.patch_size[2])
+    fraction = patch_fraction(read.mask, patch, settings.sampler.known_fraction)
+    condition = build_condition(read, settings.extras)
+    motion = motion_context(poses, context.poses, settings.generator.context_dim)
+    latents = torch.empty_like(noise)
+    for rows, views in references:
+
+        def velocity(noisy: Tensor, sigma: Tensor, rows: Tensor = rows, views: Tensor | None = views) -> Tensor:
+            flow: Tensor = model.generator(
+                noisy, sigma, motion[rows], context.latents[rows], views, condition[rows]
+            )
+            return flow
+
+        latents[rows] = sample(
+            velocity, read.latents[rows], noise[rows], fraction[rows], patch, settings.sampler
+        )
+    return latents
+
+
+def perceive_depth(
+    model: WorldModel,
+    latents: Tensor,  # [b, T, C, h, w]
+    read: MemoryRead,
+    poses: Tensor,  # [b, T, 4, 4]
+    intrinsics: Tensor,  # [b, T, 3, 3]
+) -> tuple[Tensor, Tensor]:
+    """Depth of a segment; where the memory knows the surface, its depth is taken, so that scale cannot drift.
+
+    Args:
+        model: Networks and settings.
+        latents: What was generated.
+        read: What the memory holds for these cameras.
+        poses: The cameras.
+        intrinsics: In cells.
+
+    Returns:
+        z-depth [b, T, h, w] in metres (0 without surface), and bool [b, T, h, w]: sure enough to be remembered.
+    """
+    rays = ray_directions(poses, intrinsics, (latents.shape[-2], latents.shape[-1]))
+    geometry = depth_geometry(
+        read.depth.flatten(0, 1), read.mask.flatten(0, 1), rays.flatten(0, 1), poses[..., 2, 3].flatten()
+    )
+    said = model.depth_head.predict(latents.flatten(0, 1), geometry)
+    shape = latents.shape[:2]
+    surface = (said.surface > 0.5).unflatten(0, shape) | read.mask
+    sure = (said.spread < model.config.max_depth_spread).unflatten(0, shape) | read.mask
+    depth = torch.where(read.mask, read.depth, said.depth.unflatten(0, shape)) * surface
+    return depth, surface & sure

@@ -1,0 +1,125 @@
+"""State: everything that decides how a world goes on, in memory and on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mirage_sim.errors import FileFormatError
+from mirage_sim.memory import MemoryConfig, SpatialMemory
+from mirage_sim.memory.store import load_state, save_state
+
+KIND = "world"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the next segment sees beside the memory.
+
+    Attributes:
+        latents: Preceding latent frames, oldest first, [B, P, C, h, w].
+        poses: Their cameras, [B, P, 4, 4].
+        first_latents: The first frame, [B, C, h, w].
+        first_pose: Its camera, [B, 4, 4].
+        intrinsics: In pixels, [B, 3, 3].
+        started: bool [B], which worlds have a first frame.
+    """
+
+    latents: Tensor
+    poses: Tensor
+    first_latents: Tensor
+    first_pose: Tensor
+    intrinsics: Tensor
+    started: Tensor
+
+    @classmethod
+    def empty(cls, worlds: int, preceding: int, channels: int, hw: tuple[int, int], device: Any) -> Context:
+        """Zeros for worlds that have not begun."""
+        return cls(
+            torch.zeros(worlds, preceding, channels, *hw, device=device),
+            torch.zeros(worlds, preceding, 4, 4, device=device),
+            torch.zeros(worlds, channels, *hw, device=device),
+            torch.zeros(worlds, 4, 4, device=device),
+            torch.zeros(worlds, 3, 3, device=device),
+            torch.zeros(worlds, dtype=torch.bool, device=device),
+        )
+
+    def pick(self, index: Tensor) -> Context:
+        """Copies of the worlds in `index`."""
+        return Context(**{name: value[index].clone() for name, value in vars(self).items()})
+
+    def put(self, index: Tensor, other: Context) -> None:
+        """Replace the worlds in `index` by those of `other`."""
+        for name, value in vars(self).items():
+            value[index] = getattr(other, name)
+
+
+@dataclass(frozen=True)
+class WorldState:
+    """A copy of some worlds that later steps do not touch.
+
+    Attributes:
+        memory: Their memory.
+        context: What their next segment sees.
+        generators: State of each world's random generator, uint8 tensors.
+    """
+
+    memory: SpatialMemory
+    context: Context
+    generators: list[Tensor]
+
+    @property
+    def num_worlds(self) -> int:
+        """How many worlds there are."""
+        return self.memory.num_worlds
+
+    def save(self, folder: Path | str, about: dict[str, Any]) -> None:
+        """Write the state, whole or not at all.
+
+        Args:
+            folder: Made if missing.
+            about: What JSON can hold: model, settings, extras.
+
+        Raises:
+            OSError: If it cannot be written; an earlier save there stays whole.
+        """
+        tensors = {f"memory.{name}": value for name, value in self.memory.state_dict().items()}
+        tensors |= {f"context.{name}": value for name, value in vars(self.context).items()}
+        tensors |= {f"generators.{index}": value for index, value in enumerate(self.generators)}
+        save_state(folder, KIND, tensors, about)
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, config: MemoryConfig, device: torch.device
+    ) -> tuple[WorldState, dict[str, Any]]:
+        """Read what `save` wrote.
+
+        Args:
+            folder: Where it was saved.
+            config: How the memory keeps tokens; the same as when it was saved.
+            device: Where the state goes.
+
+        Returns:
+            The state and what was said about it.
+
+        Raises:
+            FileFormatError: If a file is missing, truncated, tampered with, or of another kind or version.
+        """
+        tensors, about = load_state(folder, KIND)
+
+        def part(name: str) -> dict[str, Tensor]:
+            prefix = name + "."
+            return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+        try:
+            context = Context(**{key: value.to(device) for key, value in part("context").items()})
+            memory = SpatialMemory(config, len(context.started), device)
+            memory.load_state_dict({key: value.to(device) for key, value in part("memory").items()})
+        except (TypeError, ValueError, KeyError) as error:
+            raise FileFormatError(f"{folder} must hold a world of this model, got {error}") from error
+        states = part("generators")
+        return cls(memory, context, [states[str(index)] for index in range(len(states))]), about

@@ -1,0 +1,469 @@
+"""World: B generated places over one model, each with its own memory, seed and clock.
+
+A step reads the memory for the cameras to come, draws latents for them, predicts their depth, writes what the
+memory did not hold, and decodes. The result for a world does not depend on its batch-mates.
+
+Source: paper, section on the life of the memory; the batched state machine is ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mirage_sim.errors import FileFormatError, InputError, StateError, check_shape
+from mirage_sim.geometry import (
+    check_depth,
+    check_intrinsics,
+    check_pose,
+    downsample_depth,
+    rescale_intrinsics,
+)
+from mirage_sim.memory import MemoryRead, SpatialMemory
+from mirage_sim.memory.overlap import select_references
+from mirage_sim.model.images import check_image, frames_to_tensor, tensor_to_frames
+from mirage_sim.model.world_model import WorldModel
+from mirage_sim.world.imagine import group_references, imagine, perceive_depth
+from mirage_sim.world.segment import Segment
+from mirage_sim.world.state import Context, WorldState
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """How worlds are run, beside the model's own settings.
+
+    Attributes:
+        memory: Whether the memory is read and written at all.
+        reference_voxel: Edge in metres of the voxels by whose overlap references are chosen.
+        reference_overlap: Least overlap of a reference.
+    """
+
+    memory: bool = True
+    reference_voxel: float = 0.3
+    reference_overlap: float = 0.04
+
+
+class _Clock:
+    """Milliseconds between one `lap` and the next."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.laps: dict[str, float] = {}
+        self._last = self._now()
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = self._now()
+        self.laps[name] = self.laps.get(name, 0.0) + 1000.0 * (now - self._last)
+        self._last = now
+
+
+class World:
+    """B worlds and the verbs reset, step, restart, snapshot, restore, fork, save, load."""
+
+    def __init__(
+        self, model: WorldModel, num_worlds: int = 1, memory: bool = True, config: WorldConfig | None = None
+    ) -> None:
+        """Make worlds that wait for their first frame.
+
+        Args:
+            model: Networks and settings, shared by all worlds.
+            num_worlds: Number of worlds B.
+            memory: Whether the memory is used; ignored if `config` is given.
+            config: How worlds are run.
+
+        Raises:
+            InputError: If there is no world.
+        """
+        if num_worlds < 1:
+            raise InputError(f"num_worlds must be at least 1, got {num_worlds}")
+        self.model = model
+        self.config = config if config is not None else WorldConfig(memory=memory)
+        self.num_worlds = num_worlds
+        self.device = model.device
+        self.memory = SpatialMemory(model.config.memory, num_worlds, self.device)
+        self.generators = [torch.Generator() for _ in range(num_worlds)]
+        self._context = Context.empty(
+            num_worlds, model.config.preceding, model.codec.channels, model.latent_hw, self.device
+        )
+
+    @property
+    def segment_length(self) -> int:
+        """Latent frames T of one step."""
+        return self.model.config.segment_length
+
+    @property
+    def cam2world(self) -> Tensor:
+        """Present cameras, [B, 4, 4]."""
+        return self._context.poses[:, -1].clone()
+
+    @property
+    def intrinsics(self) -> Tensor:
+        """Intrinsics in pixels, [B, 3, 3]."""
+        return self._context.intrinsics.clone()
+
+    @torch.no_grad()
+    def reset(
+        self,
+        first_frame: Array,
+        cam2world: Tensor,
+        intrinsics: Tensor | None = None,
+        seeds: Sequence[int] | None = None,
+        depth: Array | Tensor | None = None,
+        worlds: Tensor | None = None,
+    ) -> Segment:
+        """Begin worlds from a first frame; what they held is forgotten.
+
+        Args:
+            first_frame: uint8 [B, H, W, 3] of the model's image size.
+            cam2world: First cameras, [B, 4, 4].
+            intrinsics: In pixels, [B, 3, 3] or [3, 3]; the model's own if `None`.
+            seeds: One seed per world; 0, 1, … if `None`.
+            depth: z-depth in metres, [B, H, W], 0 unknown; predicted if `None`.
+            worlds: bool [B], which worlds begin; all if `None`.
+
+        Returns:
+            The first frame as the codec rebuilds it.
+
+        Raises:
+            InputError: If a shape, a pose, a depth or the intrinsics are wrong; no world is touched then.
+            InputTypeError: If the image is not uint8.
+        """
+        chosen = self._chosen(worlds)
+        settings = self.model.config
+        check_image("first_frame", first_frame, settings.height, settings.width)
+        check_shape("first_frame", first_frame, [self.num_worlds, "H", "W", 3])
+        check_shape("cam2world", cam2world, [self.num_worlds, 4, 4])
+        index = chosen.nonzero().flatten()
+        rows = index.tolist()
+        check_pose("cam2world", cam2world[rows])
+        matrix = self.model.intrinsics() if intrinsics is None else torch.as_tensor(intrinsics)
+        matrix = matrix.to(self.device, torch.float32).expand(self.num_worlds, 3, 3)
+        check_intrinsics("intrinsics", matrix[rows])
+        if depth is not None:
+            depth = torch.as_tensor(depth).to(self.device, torch.float32)
+            check_shape("depth", depth, [self.num_worlds, settings.height, settings.width])
+            check_depth("depth", depth[rows])
+        numbers = list(range(self.num_worlds)) if seeds is None else [int(seed) for seed in seeds]
+        if len(numbers) != self.num_worlds:
+            raise InputError(f"seeds must hold {self.num_worlds} numbers, got {len(numbers)}")
+
+        clock = _Clock(self.device)
+        for row in rows:
+            self.generators[row].manual_seed(numbers[row])
+        self.memory.reset(chosen)
+        pose = cam2world.to(self.device, torch.float32)[index]
+        latents = self.model.codec.encode(frames_to_tensor(first_frame[rows], self.device)[:, None])
+        clock.lap("generate")
+        first = latents[:, 0].float()
+        steps = settings.preceding
+        self._context.put(
+            index,
+            Context(
+                first[:, None].expand(-1, steps, -1, -1, -1),
+                pose[:, None].expand(-1, steps, -1, -1),
+                first,
+                pose,
+                matrix[index],
+                torch.ones(len(rows), dtype=torch.bool, device=self.device),
+            ),
+        )
+        given = None if depth is None else downsample_depth(depth[index], self.model.codec.spatial_stride)[:, None]
+        nothing = self._nothing(len(rows), 1)
+        return self._finish(latents.float(), nothing, pose[:, None], index, chosen, clock, True, given)
+
+    @torch.no_grad()
+    def step(self, cam2world: Tensor, decode: bool = True, worlds: Tensor | None = None) -> Segment:
+        """Generate what cameras will see.
+
+        Args:
+            cam2world: Cameras to come, [B, T, 4, 4] with T the segment length.
+            decode: Whether frames are wanted, or latents are enough.
+            worlds: bool [B], which worlds go on; all if `None`.
+
+        Returns:
+            The segment.
+
+        Raises:
+            InputError: If a shape or a pose is wrong; no world is touched then.
+            StateError: If a world has no first frame yet.
+        """
+        chosen = self._chosen(worlds)
+        check_shape("cam2world", cam2world, [self.num_worlds, self.segment_length, 4, 4])
+        index = chosen.nonzero().flatten()
+        check_pose("cam2world", cam2world[index.to(cam2world.device)])
+        if not bool(self._context.started[index].all()):
+            raise StateError("step needs worlds that have begun: call reset first")
+        poses = cam2world.to(self.device, torch.float32)[index]  # [b, T, 4, 4]
+        clock = _Clock(self.device)
+        read = self._read(poses, index, chosen)
+        clock.lap("read")
+        references = self._references(poses, index)
+        noise = self._noise(index)
+        latents = imagine(self.model, read, poses, self._context.pick(index), references, noise)
+        clock.lap("generate")
+        return self._finish(latents, read, poses, index, chosen, clock, decode, None)
+
+    @torch.no_grad()
+    def restart(self, cam2world: Tensor, decode: bool = True, worlds: Tensor | None = None) -> Segment:
+        """Put the camera elsewhere in the same place; the memory stays, the first frame becomes the context.
+
+        Args:
+            cam2world: New cameras, [B, 4, 4].
+            decode: Whether frames are wanted.
+            worlds: bool [B], which worlds restart; all if `None`.
+
+        Returns:
+            The view there, T latent frames from a camera at rest.
+
+        Raises:
+            InputError: If a shape or a pose is wrong.
+            StateError: If a world has no first frame yet.
+        """
+        chosen = self._chosen(worlds)
+        check_shape("cam2world", cam2world, [self.num_worlds, 4, 4])
+        index = chosen.nonzero().flatten()
+        check_pose("cam2world", cam2world[index.to(cam2world.device)])
+        context = self._context.pick(index)
+        steps = self.model.config.preceding
+        context.latents.copy_(context.first_latents[:, None].expand(-1, steps, -1, -1, -1))
+        context.poses.copy_(context.first_pose[:, None].expand(-1, steps, -1, -1))
+        self._context.put(index, context)
+        return self.step(cam2world[:, None].expand(-1, self.segment_length, -1, -1), decode, worlds)
+
+    def snapshot(self, worlds: Tensor | None = None) -> WorldState:
+        """Copy worlds; the copy does not change when they go on.
+
+        Args:
+            worlds: bool [B]; all if `None`.
+
+        Returns:
+            Their state.
+        """
+        index = self._chosen(worlds).nonzero().flatten()
+        return WorldState(
+            self.memory.fork(index),
+            self._context.pick(index),
+            [self.generators[row].get_state() for row in index.tolist()],
+        )
+
+    def restore(self, state: WorldState, worlds: Tensor | None = None) -> None:
+        """Take worlds back to a state.
+
+        Args:
+            state: What `snapshot` gave, of as many worlds as are restored.
+            worlds: bool [B], which worlds; all if `None`.
+
+        Raises:
+            InputError: If the numbers of worlds differ.
+        """
+        index = self._chosen(worlds).nonzero().flatten()
+        if len(index) != state.num_worlds:
+            raise InputError(f"state must hold {len(index)} worlds, got {state.num_worlds}")
+        self.memory.assign(index, state.memory, range(state.num_worlds))
+        self._context.put(index, state.context)
+        for row, generator in zip(index.tolist(), state.generators, strict=True):
+            self.generators[row].set_state(generator)
+
+    def fork(self, index: Sequence[int]) -> World:
+        """Copy worlds into a new, independent `World` over the same model.
+
+        Args:
+            index: Which world each new one copies; repeats are allowed.
+
+        Returns:
+            The new worlds.
+        """
+        other = World(self.model, len(index), config=self.config)
+        picked = torch.as_tensor(list(index), device=self.device)
+        states = [self.generators[row].get_state() for row in index]
+        other.restore(WorldState(self.memory.fork(index), self._context.pick(picked), states))
+        return other
+
+    def save(self, folder: Path | str, world: int = 0, extra: dict[str, Any] | None = None) -> None:
+        """Save one world, whole or not at all.
+
+        Args:
+            folder: Made if missing.
+            world: Which one.
+            extra: Anything that JSON can hold, given back by `load`.
+
+        Raises:
+            InputError: If there is no such world.
+            StateError: If it has not begun.
+            OSError: If it cannot be written.
+        """
+        mask = self._one(world)
+        if not bool(self._context.started[world]):
+            raise StateError("save needs a world that has begun: call reset first")
+        about = {
+            "model_id": self.model.config.model_id,
+            "weights_sha256": self.model.weights_hash,
+            "memory": self.config.memory,
+            "extra": extra or {},
+        }
+        self.snapshot(mask).save(folder, about)
+
+    def load(self, folder: Path | str, world: int = 0) -> dict[str, Any]:
+        """Open a saved world in the place of one of these.
+
+        Args:
+            folder: What `save` wrote.
+            world: Which one is replaced.
+
+        Returns:
+            The `extra` given to `save`.
+
+        Raises:
+            InputError: If there is no such world.
+            FileFormatError: If the folder is damaged or belongs to another model.
+        """
+        mask = self._one(world)
+        state, about = WorldState.load(folder, self.model.config.memory, self.device)
+        ours = (self.model.config.model_id, self.model.weights_hash)
+        theirs = (about.get("model_id"), about.get("weights_sha256"))
+        if ours != theirs:
+            raise FileFormatError(f"{folder} must hold a world of model {ours}, got one of {theirs}")
+        self.restore(state, mask)
+        extra: dict[str, Any] = about["extra"]
+        return extra
+
+    def _one(self, world: int) -> Tensor:
+        if not 0 <= world < self.num_worlds:
+            raise InputError(f"world must be in 0..{self.num_worlds - 1}, got {world}")
+        return torch.arange(self.num_worlds, device=self.device) == world
+
+    def _chosen(self, worlds: Tensor | None) -> Tensor:
+        if worlds is None:
+            return torch.ones(self.num_worlds, dtype=torch.bool, device=self.device)
+        mask = torch.as_tensor(worlds)
+        check_shape("worlds", mask, [self.num_worlds])
+        if mask.dtype != torch.bool:
+            raise InputError(f"worlds must be bool, got {mask.dtype}")
+        return mask.to(self.device)
+
+    def _cameras(self, poses: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Poses and intrinsics (in cells) for all worlds, [B, T, 4, 4] and [B, T, 3, 3]; others' do not count."""
+        frames = poses.shape[1]
+        cameras = torch.eye(4, device=self.device).repeat(self.num_worlds, frames, 1, 1)
+        cameras[index] = poses
+        lens = self.model.intrinsics().to(self.device).repeat(self.num_worlds, 1, 1)
+        lens[index] = self._context.intrinsics[index]
+        lens = rescale_intrinsics(lens, 1.0 / self.model.codec.spatial_stride)
+        return cameras, lens[:, None].expand(-1, frames, -1, -1)
+
+    def _noise(self, index: Tensor) -> Tensor:
+        """Standard normal noise [b, T, C, h, w], each world's from its own generator."""
+        shape = (1, self.segment_length, self.model.codec.channels, *self.model.latent_hw)
+        draws = [torch.randn(shape, generator=self.generators[row]) for row in index.tolist()]
+        return torch.cat(draws).to(self.device)
+
+    def _references(self, poses: Tensor, index: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        """References of the chosen worlds, see `group_references`."""
+        if not self.config.memory or self.model.config.references == 0:
+            return [(torch.arange(len(index), device=self.device), None)]
+        cameras, lens = self._cameras(poses[:, -1:], index)
+        chosen = select_references(
+            self.memory,
+            cameras[:, 0],
+            lens[:, 0],
+            self.model.latent_hw,
+            self.model.config.references,
+            self.config.reference_voxel,
+            self.config.reference_overlap,
+        )
+        return group_references(self.memory.keyframes.views.latents, *chosen, index)
+
+    def _nothing(self, count: int, frames: int) -> MemoryRead:
+        """The answer of an empty memory."""
+        shape = (count, frames, *self.model.latent_hw)
+        zeros = torch.zeros(shape, device=self.device)
+        return MemoryRead(
+            torch.zeros(count, frames, self.model.codec.channels, *self.model.latent_hw, device=self.device),
+            zeros.bool(),
+            zeros,
+            torch.zeros(count, frames, 2, *self.model.latent_hw, device=self.device),
+            zeros,
+            zeros,
+        )
+
+    def _read(self, poses: Tensor, index: Tensor, chosen: Tensor) -> MemoryRead:
+        if not self.config.memory:
+            return self._nothing(len(index), poses.shape[1])
+        cameras, lens = self._cameras(poses, index)
+        read = self.memory.read(cameras, lens, self.model.latent_hw, chosen)
+        return MemoryRead(**{name: value[index] for name, value in vars(read).items()})
+
+    def _finish(
+        self,
+        latents: Tensor,  # [b, T, C, h, w]
+        read: MemoryRead,
+        poses: Tensor,  # [b, T, 4, 4]
+        index: Tensor,  # [b]
+        chosen: Tensor,  # [B]
+        clock: _Clock,
+        decode: bool,
+        given_depth: Tensor | None,
+    ) -> Segment:
+        """Depth, write, decode, and move the clock on."""
+        cameras, lens = self._cameras(poses, index)
+        if given_depth is None:
+            depth, trusted = perceive_depth(self.model, latents, read, poses, lens[index])
+        else:
+            depth, trusted = given_depth, given_depth > 0
+        clock.lap("depth")
+        whole = self._spread(chosen, index)
+        new_area = torch.zeros(self.num_worlds, device=self.device)
+        if self.config.memory:
+            finer = read.log_scale > self.model.config.memory.refine_log_scale
+            keep = trusted & (~read.mask | finer)
+            report = self.memory.write(whole(latents), whole(depth), cameras, lens, whole(keep), chosen)
+            new_area = report.new_area
+        clock.lap("write")
+        pictures = None
+        if decode:
+            context = self._context.latents[index] if self.model.codec.temporal_stride > 1 else None
+            made = tensor_to_frames(self.model.codec.decode(latents, context))  # [b, F, H, W, 3]
+            pictures = np.zeros((self.num_worlds, *made.shape[1:]), np.uint8)
+            pictures[index.cpu().numpy()] = made
+        clock.lap("decode")
+        self._context.latents[index] = torch.cat([self._context.latents[index], latents], 1)[
+            :, -self.model.config.preceding :
+        ]
+        self._context.poses[index] = torch.cat([self._context.poses[index], poses], 1)[
+            :, -self.model.config.preceding :
+        ]
+        known = whole(read.mask)
+        return Segment(
+            frames=pictures,
+            latents=whole(latents),
+            depth=whole(depth),
+            known=known,
+            coverage=known.float().mean(dim=(2, 3)),
+            new_area=new_area,
+            cam2world=whole(poses),
+            timings_ms=clock.laps,
+        )
+
+    def _spread(self, chosen: Tensor, index: Tensor) -> Callable[[Tensor], Tensor]:
+        """A function that puts rows of the chosen worlds at their place among all, zeros elsewhere."""
+
+        def whole(rows: Tensor) -> Tensor:
+            everyone = torch.zeros(len(chosen), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
+            everyone[index] = rows
+            return everyone
+
+        return whole
