@@ -97,7 +97,7 @@ class Generator(nn.Module):
         references: Tensor | None = None,  # [B, R, C, h, w]
         condition: Tensor | None = None,  # [B, T or T+P, Cc, h, w]
     ) -> Tensor:
-        """Predict the velocity `noise - latents` of the target frames.
+        """Predict the velocity `start - latents` of the target frames.
 
         Args:
             target: Noisy target latents.

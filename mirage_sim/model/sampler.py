@@ -1,10 +1,11 @@
-"""Sampler: from noise to latents along the flow, on diffusers' schedulers, with a start level per token.
+"""Sampler: along the flow from its start to latents, on diffusers' schedulers.
 
-A token of fraction f passes through the noise levels f·σ: unknown cells start from pure noise (f = 1), cells
-that the memory knows start close to what was read (f < 1), and f = 0 keeps a token as it is. Since a token's
-level is f times the schedule's, its step is the schedule's step on f times its velocity.
+Where nothing is known the flow starts at pure noise. Where the memory knows a token, it starts at what was read
+with a share f of noise, (1 - f)·read + f·noise, so that a remembered place is carried over and not dreamt anew.
+Both are straight flows x_σ = (1 - σ)·x + σ·start with velocity `start - x`, so every flow scheduler fits; the
+network is told the share of noise in a token, f·σ.
 
-Source: paper, section on sampling; per-token start levels are ours.
+Source: paper, section on sampling; flows that start at the memory are ours.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ class SamplerConfig:
         steps: Passes through the network.
         shift: Shift s of the noise levels, σ' = sσ / (1 + (s - 1)σ).
         scheduler: "euler" for few steps, "unipc" for the full-size model.
-        known_fraction: Start level of tokens that the memory knows, as a share of the schedule's.
+        known_fraction: Share f of noise in the start of tokens that the memory knows; 1 starts them at noise.
     """
 
     steps: int = 2
     shift: float = 1.0
     scheduler: str = "euler"
-    known_fraction: float = 0.4
+    known_fraction: float = 0.25
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -74,12 +75,12 @@ def make_scheduler(config: SamplerConfig, device: torch.device) -> Any:
 
 
 def patch_fraction(known: Tensor, patch: tuple[int, int], known_fraction: float) -> Tensor:
-    """Start level of every token: `known_fraction` where all of its cells are known, else 1.
+    """Share of noise in every token's start: `known_fraction` where all of its cells are known, else 1.
 
     Args:
         known: bool [B, T, h, w].
         patch: Rows and columns of cells in a token.
-        known_fraction: Level of known tokens.
+        known_fraction: Share for known tokens.
 
     Returns:
         float32 [B, T, h', w'].
@@ -95,34 +96,43 @@ def spread_over_cells(tokens: Tensor, patch: tuple[int, int]) -> Tensor:
     return tokens.repeat_interleave(patch[0], -2).repeat_interleave(patch[1], -1)[:, :, None]
 
 
+def flow_start(read: Tensor, noise: Tensor, fraction: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Where the flow starts: (1 - f)·read + f·noise.
+
+    Args:
+        read: What the memory holds, [B, T, C, h, w]; only counts where f is below 1.
+        noise: Standard normal noise, [B, T, C, h, w].
+        fraction: Share f of every token, [B, T, h', w'].
+        patch: Rows and columns of cells in a token.
+
+    Returns:
+        [B, T, C, h, w].
+    """
+    share = spread_over_cells(fraction, patch)  # [B, T, 1, h, w]
+    return (1.0 - share) * read + share * noise
+
+
 def sample(
     velocity: Callable[[Tensor, Tensor], Tensor],
     start: Tensor,  # [B, T, C, h, w]
-    noise: Tensor,  # [B, T, C, h, w]
     fraction: Tensor,  # [B, T, h', w']
-    patch: tuple[int, int],
     config: SamplerConfig,
 ) -> Tensor:
     """Draw latents.
 
     Args:
-        velocity: Maps (noisy latents, level per token) to the velocity `noise - latents`.
-        start: What is known before; only counts where the fraction is below 1.
-        noise: Standard normal noise.
-        fraction: Share of the schedule's level at which each token moves.
-        patch: Rows and columns of cells in a token.
+        velocity: Maps (latents on the way, share of noise per token) to the velocity `start - latents`.
+        start: Where the flow starts, see `flow_start`.
+        fraction: Share of noise in the start of every token.
         config: Steps, shift and kind.
 
     Returns:
         Latents [B, T, C, h, w].
     """
     scheduler = make_scheduler(config, start.device)
-    share = spread_over_cells(fraction, patch)  # [B, T, 1, h, w]
-    level = float(scheduler.sigmas[0])
-    latents = (1.0 - share * level) * start + share * level * noise
+    latents = start
     for index, timestep in enumerate(scheduler.timesteps):
         level = float(scheduler.sigmas[index])
         flow = velocity(latents, fraction * level)
-        latents = scheduler.step(share * flow, timestep, latents, return_dict=False)[0]
-        latents = torch.where(share == 0, start, latents)
+        latents = scheduler.step(flow, timestep, latents, return_dict=False)[0]
     return latents

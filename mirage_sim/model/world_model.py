@@ -232,9 +232,9 @@ def load_world_model(
     target = _check_device(device)
     if str(name_or_folder) == "embedded":
         with as_file(files("mirage_sim.embedded")) as folder:
-            model = _load_folder(folder)
+            model = load_folder(folder)
     else:
-        model = _load_folder(Path(name_or_folder))
+        model = load_folder(Path(name_or_folder))
     model.requires_grad_(False).eval().to(target)
     model.cast(dtype if dtype is not None else default_dtype(target))
     model.codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -251,7 +251,7 @@ def _check_device(device: str | torch.device) -> torch.device:
     return target
 
 
-def _load_folder(folder: Path) -> WorldModel:
+def load_folder(folder: Path) -> WorldModel:
     config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     for path in (config_path, weights_path):
         if not path.is_file():

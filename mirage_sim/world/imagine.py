@@ -11,7 +11,7 @@ from mirage_sim.geometry import ray_directions
 from mirage_sim.memory import MemoryRead
 from mirage_sim.model.condition import build_condition, motion_context
 from mirage_sim.model.depth_head import depth_geometry
-from mirage_sim.model.sampler import patch_fraction, sample
+from mirage_sim.model.sampler import flow_start, patch_fraction, sample
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world.state import Context
 
@@ -66,11 +66,12 @@ def imagine(
     Returns:
         float32 [b, T, C, h, w].
 
-    Source: paper, denoising with memory; start levels per token, ours.
+    Source: paper, denoising with memory; flows that start at the memory, ours.
     """
     settings = model.config
     patch = (settings.generator.patch_size[1], settings.generator.patch_size[2])
     fraction = patch_fraction(read.mask, patch, settings.sampler.known_fraction)
+    start = flow_start(read.latents, noise, fraction, patch)
     condition = build_condition(read, settings.extras)
     motion = motion_context(poses, context.poses, settings.generator.context_dim)
     latents = torch.empty_like(noise)
@@ -82,9 +83,7 @@ def imagine(
             )
             return flow
 
-        latents[rows] = sample(
-            velocity, read.latents[rows], noise[rows], fraction[rows], patch, settings.sampler
-        )
+        latents[rows] = sample(velocity, start[rows], fraction[rows], settings.sampler)
     return latents
 
 

@@ -1,0 +1,225 @@
+"""Training samples of the generator: a target frame, what came before, and a memory made of other frames.
+
+The memory and the preceding frame are corrupted the way a long rollout corrupts them: noise on stored tokens,
+errors in depth, tokens missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from mirage_sim.errors import FileFormatError
+from mirage_sim.geometry import rescale_intrinsics
+from mirage_sim.memory import MemoryRead, gather_tokens, lift_tokens, splat
+from mirage_sim.model.images import frames_to_tensor
+from mirage_sim.model.world_model import WorldModel
+from mirage_sim.training.data import Clips
+
+
+@dataclass(frozen=True)
+class SamplesConfig:
+    """How a sample is drawn.
+
+    Attributes:
+        history: Largest number of frames in the memory.
+        largest_stride: Largest number of recorded steps between the preceding and the target frame.
+        memory_dropout: Share of samples without memory, so that the model also works without.
+        reference_share: Share of batches with one reference.
+        token_noise: Largest standard deviation of the noise on stored tokens.
+        preceding_noise: Largest standard deviation of the noise on the preceding frame.
+        depth_noise: Standard deviation of the error of a stored frame's log depth.
+        missing: Largest share of stored tokens left out.
+    """
+
+    history: int = 6
+    largest_stride: int = 3
+    memory_dropout: float = 0.12
+    reference_share: float = 0.2
+    token_noise: float = 0.35
+    preceding_noise: float = 0.25
+    depth_noise: float = 0.03
+    missing: float = 0.4
+
+
+@dataclass(frozen=True)
+class LatentClips:
+    """Encoded clips: E clips of T latent frames.
+
+    Attributes:
+        latents: float16 [E, T, C, h, w].
+        depth: float32 [E, T, h, w].
+        cam2world: float32 [E, T, 4, 4].
+        intrinsics: float32 [3, 3] in cells.
+    """
+
+    latents: Tensor
+    depth: Tensor
+    cam2world: Tensor
+    intrinsics: Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A batch for the generator.
+
+    Attributes:
+        target: Clean latents, [B, 1, C, h, w].
+        pose: Their cameras, [B, 1, 4, 4].
+        preceding: Latents before, [B, 1, C, h, w].
+        preceding_pose: Their cameras, [B, 1, 4, 4].
+        read: What the memory holds.
+        references: Earlier views [B, 1, C, h, w], or `None`.
+        depth: True depth of the target, [B, 1, h, w].
+    """
+
+    target: Tensor
+    pose: Tensor
+    preceding: Tensor
+    preceding_pose: Tensor
+    read: MemoryRead
+    references: Tensor | None
+    depth: Tensor
+
+
+@torch.no_grad()
+def encode_clips(model: WorldModel, clips: Clips, path: Path) -> LatentClips:
+    """Encode clips once; the result is kept in `path` and reused while the weights are the same.
+
+    Args:
+        model: Its codec encodes.
+        clips: Recorded walks.
+        path: safetensors file for the latents.
+
+    Returns:
+        The encoded clips.
+
+    Raises:
+        FileFormatError: If `path` holds latents of other clips.
+    """
+    if path.exists():
+        latents = load_file(path)["latents"]
+        if latents.shape[:2] != clips.rgb.shape[:2]:
+            raise FileFormatError(f"{path} must hold latents of {clips.rgb.shape[:2]} frames, got {latents.shape}")
+    else:
+        parts = []
+        for clip in tqdm(clips.rgb, desc="encode", mininterval=5.0):
+            with torch.autocast(model.device.type, dtype=torch.bfloat16):
+                parts.append(model.codec.encode(frames_to_tensor(clip, model.device)[None])[0].half().cpu())
+        latents = torch.stack(parts)
+        temporary = path.with_suffix(".tmp")
+        save_file({"latents": latents}, temporary)
+        temporary.replace(path)
+    stride = model.codec.spatial_stride
+    return LatentClips(
+        latents,
+        torch.from_numpy(clips.depth),
+        torch.from_numpy(clips.cam2world),
+        rescale_intrinsics(torch.from_numpy(clips.intrinsics), 1.0 / stride),
+    )
+
+
+def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.random.Generator) -> Sample:
+    """Draw a batch.
+
+    Args:
+        clips: Encoded clips.
+        count: Batch size B.
+        config: How samples are drawn.
+        rng: Source of all chance.
+
+    Returns:
+        The batch, on the CPU.
+    """
+    clips_count, length = clips.latents.shape[:2]
+    chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    row = rng.integers(clips_count, size=count)
+    stride = rng.integers(1, config.largest_stride + 1, size=count)
+    frame = rng.integers(config.largest_stride, length, size=count)
+    before = frame - stride
+    frames_kept = int(rng.integers(1, config.history + 1))
+    # the preceding frame is always in the memory; the others come from anywhere but the target itself
+    others = rng.integers(0, length - 1, size=(count, frames_kept - 1))
+    others = others + (others >= frame[:, None])
+    near = before[:, None] - rng.integers(0, 12, size=others.shape)
+    others = np.where(rng.random(others.shape) < 0.5, np.maximum(near, 0), others)
+    history = torch.from_numpy(np.concatenate([before[:, None], others], axis=1))  # [B, K]
+    rows = torch.from_numpy(row)
+
+    target = clips.latents[rows, torch.from_numpy(frame)].float()[:, None]
+    pose = clips.cam2world[rows, torch.from_numpy(frame)][:, None]
+    kept = clips.latents[rows[:, None], history].float()  # [B, K, C, h, w]
+    poses = clips.cam2world[rows[:, None], history]  # [B, K, 4, 4]
+    depth = clips.depth[rows[:, None], history]  # [B, K, h, w]
+
+    def amount(largest: float, *shape: int) -> Tensor:
+        return largest * torch.rand(shape, generator=chance)
+
+    preceding = kept[:, :1] + amount(config.preceding_noise, count, 1, 1, 1, 1) * torch.randn(
+        target.shape, generator=chance
+    )
+    stored = kept + amount(config.token_noise, count, 1, 1, 1, 1) * torch.randn(kept.shape, generator=chance)
+    depth = depth * torch.exp(config.depth_noise * torch.randn(count, frames_kept, 1, 1, generator=chance))
+    there = torch.rand(depth.shape, generator=chance) > amount(config.missing, count, 1, 1, 1)[..., 0]
+    there &= torch.from_numpy(rng.random(count) >= config.memory_dropout)[:, None, None, None]
+    read = read_frames(stored, torch.where(there, depth, 0.0), poses, pose, clips.intrinsics)
+    references = None
+    if frames_kept > 1 and rng.random() < config.reference_share:
+        references = stored[:, 1:2]
+    return Sample(
+        target,
+        pose,
+        preceding,
+        poses[:, :1],
+        read,
+        references,
+        clips.depth[rows, torch.from_numpy(frame)][:, None],
+    )
+
+
+def read_frames(
+    latents: Tensor,  # [B, K, C, h, w]
+    depth: Tensor,  # [B, K, h, w]
+    poses: Tensor,  # [B, K, 4, 4]
+    target: Tensor,  # [B, 1, 4, 4]
+    intrinsics: Tensor,  # [3, 3]
+) -> MemoryRead:
+    """Read a memory that holds exactly these frames, for one target camera each.
+
+    Args:
+        latents: Stored tokens.
+        depth: Their depth, 0 for tokens that are left out.
+        poses: Cameras that saw them.
+        target: Target cameras.
+        intrinsics: In cells.
+
+    Returns:
+        The read, T = 1.
+    """
+    hw = (latents.shape[-2], latents.shape[-1])
+    lens = intrinsics.expand(*poses.shape[:2], 3, 3)
+    tokens = lift_tokens(depth, poses, lens)
+    seen = splat(
+        tokens.positions.flatten(1, 3),
+        tokens.known.flatten(1),
+        tokens.footprint.flatten(1),
+        tokens.view_dir.flatten(1, 3),
+        target,
+        lens[:, :1],
+        hw,
+    )
+    features = latents.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B, K*h*w, C]
+    return MemoryRead(
+        gather_tokens(features, seen.index).float(),
+        seen.mask,
+        seen.depth,
+        seen.offset,
+        seen.log_scale,
+        seen.view_cos,
+    )

@@ -1,0 +1,127 @@
+"""The stages as commands: `mirage-sim train data|codec|depth|backbone|branch|lora|export`.
+
+All stages share one run folder: `clips/` holds the recordings, `model/` the world model as trained so far, and
+each stage its checkpoint, log and plot. A stage that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mirage_sim.errors import FileFormatError
+from mirage_sim.model.codec import EmbeddedCodec
+from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel, load_folder
+from mirage_sim.training.codec import train_codec
+from mirage_sim.training.data import ClipsConfig, read_clips, record_clips
+from mirage_sim.training.depth import train_depth
+from mirage_sim.training.generator import train_generator
+from mirage_sim.training.loop import StageConfig
+from mirage_sim.training.samples import LatentClips, encode_clips
+
+STAGES = ("data", "codec", "depth", "backbone", "branch", "lora", "export")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Default length, batch and rate of a trained stage."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    validate_every: int
+
+
+SCHEDULES = {
+    "codec": Schedule(3000, 16, 1e-3, 200),
+    "depth": Schedule(700, 32, 1e-3, 100),
+    "backbone": Schedule(900, 16, 8e-4, 150),
+    "branch": Schedule(900, 16, 8e-4, 150),
+    "lora": Schedule(1400, 16, 5e-4, 150),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `mirage-sim train`."""
+    parser.add_argument("stage", choices=STAGES, help="what to do")
+    parser.add_argument("--out", type=Path, default=Path("runs/embedded"), help="folder of the run")
+    parser.add_argument("--steps", type=int, help="optimiser steps (default: the stage's own)")
+    parser.add_argument("--batch-size", type=int, help="samples a step (default: the stage's own)")
+    parser.add_argument("--learning-rate", type=float, help="peak rate (default: the stage's own)")
+    parser.add_argument("--scenes", type=int, default=640, help="training scenes to record (data)")
+    parser.add_argument("--validation-scenes", type=int, default=24, help="validation scenes to record (data)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that record (data)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
+    parser.add_argument("--to", type=Path, help="folder that receives the model (export)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Run one stage.
+
+    Args:
+        args: What `add_arguments` parsed.
+
+    Returns:
+        Where the result is.
+
+    Raises:
+        FileFormatError: If an earlier stage is missing.
+    """
+    out: Path = args.out
+    if args.stage == "data":
+        record_clips(
+            ClipsConfig(split="validation", scenes=args.validation_scenes, shards=2), out / "clips", args.workers
+        )
+        record_clips(ClipsConfig(split="train", scenes=args.scenes), out / "clips", args.workers)
+        return {"clips": str(out / "clips")}
+    if args.stage == "export":
+        if args.to is None:
+            raise FileFormatError("--to must name the folder that receives the model, got nothing")
+        args.to.mkdir(parents=True, exist_ok=True)
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            shutil.copy2(out / "model" / name, args.to / name)
+        return {"model": str(args.to)}
+    _train(args, out)
+    return {"model": str(out / "model"), "log": str(out / f"{args.stage}.jsonl")}
+
+
+def _train(args: argparse.Namespace, out: Path) -> None:
+    torch.manual_seed(args.seed)
+    schedule = SCHEDULES[args.stage]
+    config = StageConfig(
+        steps=args.steps or schedule.steps,
+        batch_size=args.batch_size or schedule.batch_size,
+        learning_rate=args.learning_rate or schedule.learning_rate,
+        validate_every=schedule.validate_every,
+        seed=args.seed,
+    )
+    clips, held_out = read_clips(out / "clips", "train"), read_clips(out / "clips", "validation")
+    if args.stage == "codec":
+        model = WorldModel()
+        codec: EmbeddedCodec = model.codec
+        train_codec(codec, clips, held_out, config, out)
+        model.save(out / "model")
+        return
+    model = load_trained(out / "model")
+    encoded = encode_clips(model, clips, out / "train-latents.safetensors")
+    encoded_held_out = encode_clips(model, held_out, out / "validation-latents.safetensors")
+    clips = replace(clips, rgb=clips.rgb[:0])  # the pictures are no longer needed
+    if args.stage == "depth":
+        train_depth(model, encoded, encoded_held_out, config, out)
+    else:
+        train_generator(args.stage, model, encoded, encoded_held_out, config, out)
+    model.save(out / "model")
+
+
+def load_trained(folder: Path) -> WorldModel:
+    """Load the model of a run in float32, to train it further."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_folder(folder).to(device)
+
+
+__all__ = ["SCHEDULES", "STAGES", "LatentClips", "add_arguments", "load_trained", "run"]

@@ -1,0 +1,56 @@
+"""The sampler follows straight flows exactly, whatever the scheduler."""
+
+import pytest
+import torch
+
+from mirage_sim.errors import InputError
+from mirage_sim.model.sampler import SamplerConfig, flow_start, make_scheduler, patch_fraction, sample, shift_sigma
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "unipc"])
+@pytest.mark.parametrize("steps", [1, 2, 4, 9])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_perfect_network_reaches_the_target(scheduler, steps, shift):
+    rng = torch.Generator().manual_seed(0)
+    target = torch.randn(2, 1, 3, 4, 4, generator=rng)
+    noise = torch.randn(2, 1, 3, 4, 4, generator=rng)
+    read = target + 0.1 * torch.randn(2, 1, 3, 4, 4, generator=rng)
+    fraction = torch.rand(2, 1, 2, 2, generator=rng)
+    start = flow_start(read, noise, fraction, (2, 2))
+    config = SamplerConfig(steps=steps, shift=shift, scheduler=scheduler)
+    drawn = sample(lambda latents, level: start - target, start, fraction, config)
+    torch.testing.assert_close(drawn, target, atol=2e-3, rtol=1e-3)
+
+
+def test_levels_start_at_one_and_end_at_zero_without_a_wasted_step():
+    for shift in (1.0, 5.0):
+        levels = make_scheduler(SamplerConfig(steps=4, shift=shift), torch.device("cpu")).sigmas
+        even = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
+        torch.testing.assert_close(levels, shift_sigma(even, shift))
+
+
+def test_the_network_is_told_the_share_of_noise_of_each_token():
+    told = []
+    fraction = torch.tensor([[[[1.0, 0.25]]]])
+    start = torch.zeros(1, 1, 2, 2, 4)
+
+    def velocity(latents, level):
+        told.append(level)
+        return torch.zeros_like(latents)
+
+    sample(velocity, start, fraction, SamplerConfig(steps=2))
+    assert [level.flatten().tolist() for level in told] == [[1.0, 0.25], [0.5, 0.125]]
+
+
+def test_only_wholly_known_tokens_start_from_the_memory():
+    known = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    known[0, 0, 3, 0] = False
+    assert patch_fraction(known, (2, 2), 0.25)[0, 0].tolist() == [[0.25, 0.25], [1.0, 0.25]]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"scheduler": "heun"}, {"known_fraction": 1.5}]
+)
+def test_bad_settings_are_named(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        SamplerConfig(**wrong)
