@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import scipy.linalg
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,12 +53,12 @@ def ssim(images: Tensor, truth: Tensor) -> Tensor:
         raise InputError(f"ssim needs pictures of at least 11x11 pixels, got {list(images.shape[-2:])}")
     window = torch.exp(-(torch.arange(11, dtype=torch.float32) - 5).square() / (2 * 1.5**2)).to(images)
     window = window / window.sum()
-    kernel = torch.outer(window, window).expand(3, 1, 11, 11)
+    across = window.expand(3, 1, 1, 11)
 
     def smooth(x: Tensor) -> Tensor:
-        return F.conv2d(x, kernel, groups=3)
+        return F.conv2d(F.conv2d(x, across, groups=3), across.transpose(-1, -2), groups=3)
 
-    x, y = images.flatten(0, -4), truth.flatten(0, -4)  # [N, 3, H, W]
+    x, y = (each.reshape(-1, *each.shape[-3:]) for each in (images, truth))  # [N, 3, H, W]
     mean_x, mean_y = smooth(x), smooth(y)
     var_x = smooth(x * x) - mean_x.square()
     var_y = smooth(y * y) - mean_y.square()
@@ -72,15 +70,15 @@ def ssim(images: Tensor, truth: Tensor) -> Tensor:
     return value.mean(dim=(-3, -2, -1)).reshape(images.shape[:-3])
 
 
-def gradient_energy(images: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean squared difference of neighbouring pixels: how much edge a picture holds.
+def gradient_sums(images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Sum of squared differences of neighbouring pixels, and how many pairs of neighbours count.
 
     Args:
         images: Pictures, [..., 3, H, W].
         mask: Pixels that count, [..., H, W]; both neighbours must count.
 
     Returns:
-        [...]; 0 where nothing counts.
+        Sum (mean over channels) and number of pairs, [...] each.
     """
     total = torch.zeros(images.shape[:-3], device=images.device)
     count = torch.zeros(images.shape[:-3], device=images.device)
@@ -93,6 +91,20 @@ def gradient_energy(images: Tensor, mask: Tensor | None = None) -> Tensor:
             both = mask.narrow(dim, 0, length) & mask.narrow(dim, 1, length)
         total = total + (squared * both).sum(dim=(-2, -1))
         count = count + both.sum(dim=(-2, -1))
+    return total, count
+
+
+def gradient_energy(images: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared difference of neighbouring pixels: how much edge a picture holds.
+
+    Args:
+        images: Pictures, [..., 3, H, W].
+        mask: Pixels that count, [..., H, W]; both neighbours must count.
+
+    Returns:
+        [...]; 0 where nothing counts.
+    """
+    total, count = gradient_sums(images, mask)
     return total / count.clamp(min=1)
 
 
@@ -106,13 +118,21 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     Returns:
         |mean difference|² + trace(Σa + Σb - 2 (Σa Σb)^½), at least 0.
 
+    Raises:
+        InputError: If a set has fewer than two features, or their lengths differ.
+
     Source: Heusel et al. 2017.
     """
+    if min(len(a), len(b)) < 2 or a.shape[1:] != b.shape[1:]:
+        raise InputError(f"a and b must be [N > 1, D] of one D, got {list(a.shape)} and {list(b.shape)}")
     x, y = (np.asarray(t.double().cpu()) for t in (a, b))
     mean = float(np.square(x.mean(0) - y.mean(0)).sum())
-    cov_x, cov_y = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    root: Any = scipy.linalg.sqrtm(cov_x @ cov_y)
-    return max(0.0, mean + float(np.trace(cov_x) + np.trace(cov_y) - 2 * np.trace(np.real(root))))
+    cov_x, cov_y = (np.atleast_2d(np.cov(each, rowvar=False)) for each in (x, y))
+    # trace((Σa Σb)^½) = trace((Σa^½ Σb Σa^½)^½), which is symmetric: real also where a covariance is singular
+    values, vectors = np.linalg.eigh(cov_x)
+    half = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
+    roots = np.sqrt(np.clip(np.linalg.eigvalsh(half @ cov_y @ half), 0.0, None))
+    return max(0.0, mean + float(np.trace(cov_x) + np.trace(cov_y) - 2.0 * roots.sum()))
 
 
 def mean_and_interval(values: Tensor) -> tuple[float, float]:

@@ -1,0 +1,71 @@
+"""The `bench` commands: arguments in, JSON and a printed table out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import torch
+
+from mirage_sim.errors import InputError
+from mirage_sim.evaluation.options import add_model_options, add_out_option, finish, load_model
+from mirage_sim.evaluation.read_bench import ReadBenchConfig, bench_read, read_table
+from mirage_sim.evaluation.step_bench import StepBenchConfig, bench_step, step_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `step` and `read`.
+
+    Args:
+        parser: Of `mirage-sim bench`.
+    """
+    kinds = parser.add_subparsers(dest="bench", metavar="WHAT", required=True)
+    step = kinds.add_parser("step", help="milliseconds of a step by part, and steps a second")
+    add_model_options(step, "bench-step")
+    step.add_argument("--steps", type=int, default=60, help="timed steps (default: %(default)s)")
+    step.add_argument("--warm-up", type=int, default=20, help="steps before them (default: %(default)s)")
+    step.add_argument("--vector", type=int, default=8, help="worlds of the vector (default: %(default)s)")
+    step.add_argument("--seed", type=int, default=0, help="of walks and noise (default: %(default)s)")
+    read = kinds.add_parser("read", help="our memory read against sort-and-scatter")
+    add_out_option(read, "bench-read")
+    read.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=list(ReadBenchConfig.sizes),
+        help="entries (default: %(default)s)",
+    )
+    read.add_argument("--repeats", type=int, default=9, help="timed reads of each (default: %(default)s)")
+    read.add_argument("--channels", type=int, default=16, help="of a token (default: %(default)s)")
+    read.add_argument(
+        "--grid", type=int, nargs=2, default=[16, 16], help="rows and columns of cells (default: 16 16)"
+    )
+    for each in (step, read):
+        each.add_argument("--threads", type=int, help="threads of torch (default: as it finds the machine)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Carry out a benchmark.
+
+    Args:
+        args: What `add_arguments` parsed.
+
+    Returns:
+        Its figures, see `mirage_sim.evaluation.options.finish`.
+    """
+    if args.threads is not None:
+        if args.threads < 1:
+            raise InputError(f"threads must be at least 1, got {args.threads}")
+        torch.set_num_threads(args.threads)
+    began = time.perf_counter()
+    if args.bench == "read":
+        reads = ReadBenchConfig(tuple(args.sizes), args.repeats, args.channels, *args.grid)
+        result = bench_read(reads)
+        return finish(
+            "bench read", args, reads, None, result, read_table(result), time.perf_counter() - began
+        )
+    steps = StepBenchConfig(args.steps, args.warm_up, args.vector, args.seed)
+    model = load_model(args)
+    result = bench_step(model, steps)
+    return finish("bench step", args, steps, model, result, step_table(result), time.perf_counter() - began)

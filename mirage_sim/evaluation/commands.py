@@ -1,0 +1,116 @@
+"""The `eval` commands: arguments in, JSON, pictures and a printed table out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from mirage_sim.evaluation.codec import FramesConfig, codec_table, evaluate_codec
+from mirage_sim.evaluation.depth import DepthConfig, depth_table, evaluate_depth
+from mirage_sim.evaluation.loop import LoopConfig, evaluate_loop, loop_table
+from mirage_sim.evaluation.options import (
+    add_model_options,
+    add_sampling_options,
+    add_world_options,
+    finish,
+    load_model,
+)
+from mirage_sim.evaluation.realism import RealismConfig, evaluate_realism, realism_table
+from mirage_sim.evaluation.walk import WalkRunConfig, evaluate_walk, walk_table
+from mirage_sim.evaluation.worlds import SPLITS, WorldsConfig
+from mirage_sim.model.world_model import WorldModel
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `codec`, `depth`, `loop`, `realism` and `walk`.
+
+    Args:
+        parser: Of `mirage-sim eval`.
+    """
+    kinds = parser.add_subparsers(dest="evaluation", metavar="WHAT", required=True)
+    codec = kinds.add_parser("codec", help="reconstruction of true frames")
+    codec.add_argument("--frames", type=int, default=8, help="views of each scene (default: %(default)s)")
+    depth = kinds.add_parser("depth", help="the depth head on true frames")
+    depth.add_argument(
+        "--pairs", type=int, default=8, help="pairs of views of each scene (default: %(default)s)"
+    )
+    loop = kinds.add_parser("loop", help="out and back, memory on and off")
+    realism = kinds.add_parser("realism", help="sharpness, distances and diversity of what was imagined")
+    realism.add_argument("--seeds", type=int, default=4, help="seeds for diversity (default: %(default)s)")
+    realism.add_argument(
+        "--every", type=int, default=4, help="steps between judged frames (default: %(default)s)"
+    )
+    for each in (loop, realism):
+        each.add_argument(
+            "--length", type=int, default=32, help="steps of the way out (default: %(default)s)"
+        )
+        each.add_argument("--batch", type=int, default=8, help="worlds at once (default: %(default)s)")
+        add_sampling_options(each, "--steps")
+    for each in (codec, depth, loop, realism):
+        add_world_options(each)
+    walk = kinds.add_parser("walk", help="a long walk around a flat")
+    walk.add_argument("--steps", type=int, default=1000, help="steps of the walk (default: %(default)s)")
+    walk.add_argument("--index", type=int, default=0, help="scene of the split (default: %(default)s)")
+    walk.add_argument(
+        "--window", type=int, default=100, help="steps compared at each end (default: %(default)s)"
+    )
+    walk.add_argument("--no-memory", action="store_true", help="walk without the memory")
+    walk.add_argument("--split", choices=sorted(SPLITS), default="test", help="(default: %(default)s)")
+    walk.add_argument("--seed", type=int, default=0, help="of the way and the noise (default: %(default)s)")
+    add_sampling_options(walk)
+    for name, each in kinds.choices.items():
+        add_model_options(each, f"eval-{name}")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Carry out an evaluation.
+
+    Args:
+        args: What `add_arguments` parsed.
+
+    Returns:
+        Its figures, see `mirage_sim.evaluation.options.finish`.
+    """
+    config = _config(args)
+    began = time.perf_counter()
+    model = load_model(args)
+    result, table = _measure(args, model, config)
+    return finish(f"eval {args.evaluation}", args, config, model, result, table, time.perf_counter() - began)
+
+
+Config = FramesConfig | DepthConfig | LoopConfig | RealismConfig | WalkRunConfig
+
+
+def _config(args: argparse.Namespace) -> Config:
+    """Turn arguments into the config of their evaluation, which checks them before anything is loaded."""
+    if args.evaluation == "codec":
+        return FramesConfig(args.split, args.worlds, args.frames, args.seed)
+    if args.evaluation == "depth":
+        return DepthConfig(args.split, args.worlds, args.pairs, seed=args.seed)
+    if args.evaluation == "walk":
+        return WalkRunConfig(
+            args.split, args.index, args.seed, args.steps, args.window, memory=not args.no_memory
+        )
+    worlds = WorldsConfig(args.split, args.worlds, args.seed, args.length)
+    if args.evaluation == "loop":
+        return LoopConfig(worlds, args.batch)
+    return RealismConfig(worlds, args.every, seeds=args.seeds, batch=args.batch)
+
+
+def _measure(args: argparse.Namespace, model: WorldModel, config: Config) -> tuple[dict[str, Any], str]:
+    """Run an evaluation; its result and its table."""
+    if isinstance(config, FramesConfig):
+        result = evaluate_codec(model, config, args.out)
+        return result, codec_table(result)
+    if isinstance(config, DepthConfig):
+        result = evaluate_depth(model, config)
+        return result, depth_table(result)
+    if isinstance(config, LoopConfig):
+        result = evaluate_loop(model, config, args.out)
+        return result, loop_table(result)
+    if isinstance(config, RealismConfig):
+        result = evaluate_realism(model, config, args.out)
+        return result, realism_table(result)
+    result = evaluate_walk(model, config, args.out)
+    return result, walk_table(result)

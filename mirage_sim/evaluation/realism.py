@@ -1,0 +1,269 @@
+"""Realism: does what was imagined look like a room? A blur is easily consistent: this stands beside the loop.
+
+Only cells that the memory did not know count. The same cells are judged with the memory off and in the
+codec's reconstruction of the truth, and the truth of one half of the worlds stands against the other half's, so that
+each distance has a floor to be read against.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mirage_sim.errors import InputError
+from mirage_sim.evaluation.metrics import frechet_distance, gradient_sums
+from mirage_sim.evaluation.report import Aim, estimate, format_table, show, write_sheet
+from mirage_sim.evaluation.rollout import decode_latents, encode_frames, roll_out
+from mirage_sim.evaluation.worlds import TestWorld, WorldsConfig, batches, make_test_worlds
+from mirage_sim.model.images import frames_to_tensor
+from mirage_sim.model.world_model import WorldModel
+
+Array = np.ndarray[Any, Any]
+
+KINDS = ("on", "off", "codec")
+FEATURES = ("cell", "patch", "pooled")
+LEAST_UNKNOWN = 0.1
+"""Share of a frame's cells that must be unknown for its pooled features to count."""
+
+
+@dataclass(frozen=True)
+class RealismConfig:
+    """What is judged.
+
+    Attributes:
+        worlds: Which worlds and paths.
+        every: Steps between judged frames.
+        diversity_worlds: First frames that are continued with several seeds.
+        seeds: Seeds for each of them.
+        batch: Worlds generated at once; the figures do not depend on it.
+        sheet_worlds: Rows of the contact sheet.
+    """
+
+    worlds: WorldsConfig
+    every: int = 4
+    diversity_worlds: int = 8
+    seeds: int = 4
+    batch: int = 8
+    sheet_worlds: int = 16
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.seeds < 2:
+            raise InputError(f"seeds must be at least 2, got {self.seeds}")
+        if min(self.every, self.diversity_worlds, self.batch, self.sheet_worlds) < 1:
+            raise InputError(
+                f"every, diversity_worlds, batch and sheet_worlds must be at least 1, got {self}"
+            )
+
+
+def evaluate_realism(model: WorldModel, config: RealismConfig, out: Path | None = None) -> dict[str, Any]:
+    """Measure sharpness, Fréchet distances and diversity of what the memory did not know.
+
+    Args:
+        model: Networks and settings.
+        config: What is judged.
+        out: Folder for the contact sheet; none is drawn if `None`.
+
+    Returns:
+        `sharpness[kind]` (estimate of the ratio to the truth), `frechet[feature][kind]`, `diversity`,
+        `unknown` (mean share of judged cells), `aims` and `files`.
+    """
+    hw = (model.config.height, model.config.width)
+    sharpness: dict[str, list[float]] = defaultdict(list)
+    features: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
+    unknown: list[float] = []
+    latent_spread: list[float] = []
+    pixel_spread: list[float] = []
+    rows: list[list[Array]] = []
+    bar = tqdm(total=config.worlds.worlds, desc="realism", unit="world", disable=None)
+    for group in batches(make_test_worlds(config.worlds, model.intrinsics(), hw), config.batch):
+        judged = [judge_path(model, group, path, config.every) for path in ("out", "yaw")]
+        for row in range(len(group)):
+            for name, ratio in world_sharpness([each[row] for each in judged]).items():
+                sharpness[name].append(ratio)
+            for each in judged:
+                unknown.append(float(each[row].unknown.float().mean()))
+                for name, latents in each[row].latents.items():
+                    for kind, values in latent_features(latents, each[row].unknown).items():
+                        features[kind, name].append(values)
+            if len(rows) < config.sheet_worlds:
+                rows.append(
+                    [judged[path][row].frames[name][-1] for path in (0, 1) for name in ("truth", *KINDS)]
+                )
+        for world in group[: max(0, config.diversity_worlds - group[0].index)]:
+            latent, pixel = seed_spread(model, world, config.seeds)
+            latent_spread.append(latent)
+            pixel_spread.append(pixel)
+        bar.update(len(group))
+    bar.close()
+    result: dict[str, Any] = {
+        "sharpness": {name: estimate(values) for name, values in sharpness.items()},
+        "frechet": {feature: _distances(feature, features) for feature in FEATURES},
+        "diversity": {"latent": estimate(latent_spread), "pixel": estimate(pixel_spread)},
+        "unknown": estimate(unknown),
+    }
+    aim = Aim("sharpness of what was imagined over truth", result["sharpness"]["on"]["mean"], 0.8, 1.2)
+    files = []
+    if out is not None:
+        header = [f"{path}: {name}" for path in ("out", "yaw") for name in ("truth", *KINDS)]
+        labels = [str(index) for index in range(len(rows))]
+        files.append(str(write_sheet(out / "realism.png", rows, header, labels)))
+    return result | {"aims": [aim.as_dict()], "files": files}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Frames of one world that are judged; every field has F of them.
+
+    Attributes:
+        unknown: bool [F, h, w], cells that the memory did not know.
+        frames: uint8 [F, H, W, 3] of "truth", "codec" (the truth coded), "on" and "off".
+        latents: float32 [F, C, h, w], those frames coded.
+    """
+
+    unknown: Tensor
+    frames: dict[str, Array]
+    latents: dict[str, Tensor]
+
+
+def judge_path(model: WorldModel, worlds: list[TestWorld], path: str, every: int) -> list[Judged]:
+    """Walk worlds one way and gather every few frames, as generated, as they should be and as coded.
+
+    Args:
+        model: Networks and settings.
+        worlds: B worlds.
+        path: Which way.
+        every: Steps between frames.
+
+    Returns:
+        One per world. All pictures, the generated ones too, are coded from their 8-bit frames.
+    """
+    places = list(range(every, len(worlds[0].paths[path].frames), every)) or [1]
+    on, off = (roll_out(model, worlds, path, memory, back=False, decode=places) for memory in (True, False))
+    judged = []
+    for row, world in enumerate(worlds):
+        frames = {"truth": world.paths[path].frames[places], "on": on.frames[row, places]}
+        frames["off"] = off.frames[row, places]
+        latents = {name: encode_frames(model, pictures) for name, pictures in frames.items()}
+        frames["codec"] = decode_latents(model, latents["truth"])
+        latents["codec"] = encode_frames(model, frames["codec"])
+        judged.append(Judged(~on.known[row, places], frames, latents))
+    return judged
+
+
+def world_sharpness(judged: list[Judged]) -> dict[str, float]:
+    """Gradient energy over the truth's, pooled over a world's unknown pixels.
+
+    Args:
+        judged: The world's frames, path by path.
+
+    Returns:
+        Ratio by kind; NaN where no two neighbouring pixels are unknown or the truth is flat.
+    """
+    totals: dict[str, float] = defaultdict(float)
+    for each in judged:
+        scale = each.frames["truth"].shape[1] // each.unknown.shape[1]
+        mask = each.unknown.repeat_interleave(scale, -1).repeat_interleave(scale, -2)  # [F, H, W]
+        for name, frames in each.frames.items():
+            totals[name] += float(gradient_sums(frames_to_tensor(frames), mask)[0].sum())
+    truth = totals["truth"]
+    return {name: totals[name] / truth if truth > 0 else float("nan") for name in KINDS}
+
+
+def latent_features(latents: Tensor, unknown: Tensor) -> dict[str, Tensor]:
+    """Take features of the unknown cells.
+
+    Args:
+        latents: [F, C, h, w].
+        unknown: bool [F, h, w].
+
+    Returns:
+        "cell" [N, C], every unknown cell; "patch" [N, 4C], every block of 2x2 unknown cells; "pooled"
+        [N, 2C], mean and standard deviation over the unknown cells of each frame that has enough of them.
+    """
+    cells = latents.movedim(1, -1)  # [F, h, w, C]
+    corners = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    height, width = unknown.shape[-2] // 2 * 2, unknown.shape[-1] // 2 * 2
+    blocks = torch.cat([cells[:, y:height:2, x:width:2] for y, x in corners], dim=-1)  # [F, h/2, w/2, 4C]
+    whole = torch.stack([unknown[:, y:height:2, x:width:2] for y, x in corners]).all(dim=0)
+    pooled = [
+        torch.cat([frame[mask].mean(dim=0), frame[mask].std(dim=0, correction=0)])
+        for frame, mask in zip(cells, unknown, strict=True)
+        if mask.float().mean() >= LEAST_UNKNOWN
+    ]
+    empty = latents.new_zeros(0, 2 * latents.shape[1])
+    return {
+        "cell": cells[unknown],
+        "patch": blocks[whole],
+        "pooled": torch.stack(pooled) if pooled else empty,
+    }
+
+
+def seed_spread(model: WorldModel, world: TestWorld, seeds: int) -> tuple[float, float]:
+    """Continue one first frame with several seeds and measure how far apart the ends of the turn are.
+
+    Args:
+        model: Networks and settings.
+        world: The world; its turn is walked one way.
+        seeds: Number of seeds.
+
+    Returns:
+        Mean pairwise root mean squared distance, of latents and of pixels in [-1, 1], over cells that no
+        seed's memory knew in the last frame; NaN if there are none.
+    """
+    last = len(world.paths["yaw"].frames) - 1
+    numbers = [world.noise_seed + 100_000 * number for number in range(seeds)]
+    told = roll_out(model, [world] * seeds, "yaw", True, back=False, decode=[last], seeds=numbers)
+    unknown = (~told.known[:, last]).all(dim=0)  # [h, w]
+    if not bool(unknown.any()):
+        return float("nan"), float("nan")
+    stride = told.frames.shape[2] // unknown.shape[0]
+    mask = unknown.repeat_interleave(stride, 0).repeat_interleave(stride, 1)  # [H, W]
+    latents = told.latents[:, last][..., unknown]  # [S, C, N]
+    pixels = frames_to_tensor(told.frames[:, last])[..., mask]  # [S, 3, M]
+    return _pairwise(latents), _pairwise(pixels)
+
+
+def realism_table(result: dict[str, Any]) -> str:
+    """Lay out the figures of `evaluate_realism`."""
+    kinds = (*KINDS, "truth_halves")
+    rows = [("sharpness over truth", [show(result["sharpness"].get(kind)) for kind in kinds])]
+    for feature, distances in result["frechet"].items():
+        rows.append((f"Frechet distance, {feature}", [show(distances.get(kind), 3) for kind in kinds]))
+    table = format_table(rows, ["memory on", "memory off", "codec", "truth halves"])
+    spread = result["diversity"]
+    return (
+        f"{table}\n\nunknown cells: {show(result['unknown'], 3)}\n"
+        f"diversity over seeds: latents {show(spread['latent'], 3)}, pixels {show(spread['pixel'], 3)}"
+    )
+
+
+def _distances(feature: str, features: dict[tuple[str, str], list[Tensor]]) -> dict[str, float]:
+    """Fréchet distances to the truth by kind, and between two halves of the truth."""
+    truth = features[feature, "truth"]
+    distances = {kind: _frechet(features[feature, kind], truth) for kind in KINDS}
+    # two parts follow one another for each world, one per path
+    halves = [[part for i, part in enumerate(truth) if i // 2 % 2 == parity] for parity in (0, 1)]
+    return distances | {"truth_halves": _frechet(*halves)}
+
+
+def _frechet(a: list[Tensor], b: list[Tensor]) -> float:
+    """Distance between two lists of features; NaN where one has too few to fit a Gaussian to."""
+    if not a or not b:
+        return float("nan")
+    x, y = torch.cat(a), torch.cat(b)
+    return frechet_distance(x, y) if min(len(x), len(y)) > 1 else float("nan")
+
+
+def _pairwise(values: Tensor) -> float:
+    """Mean over pairs of rows of their root mean squared difference."""
+    pairs = combinations(values, 2)
+    return float(torch.stack([(a - b).square().mean().sqrt() for a, b in pairs]).mean())
