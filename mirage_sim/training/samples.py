@@ -111,7 +111,8 @@ def encode_clips(model: WorldModel, clips: Clips, path: Path) -> LatentClips:
         parts = []
         for clip in tqdm(clips.rgb, desc="encode", mininterval=5.0):
             with torch.autocast(model.device.type, dtype=torch.bfloat16):
-                parts.append(model.codec.encode(frames_to_tensor(clip, model.device)[None])[0].half().cpu())
+                latents = model.codec.encode(frames_to_tensor(clip, model.device)[None])[0]
+                parts.append(latents.half().cpu().contiguous())
         latents = torch.stack(parts)
         temporary = path.with_suffix(".tmp")
         save_file({"latents": latents}, temporary)
@@ -166,7 +167,7 @@ def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.r
     )
     stored = kept + amount(config.token_noise, count, 1, 1, 1, 1) * torch.randn(kept.shape, generator=chance)
     depth = depth * torch.exp(config.depth_noise * torch.randn(count, frames_kept, 1, 1, generator=chance))
-    there = torch.rand(depth.shape, generator=chance) > amount(config.missing, count, 1, 1, 1)[..., 0]
+    there = torch.rand(depth.shape, generator=chance) > amount(config.missing, count, 1, 1, 1)
     there &= torch.from_numpy(rng.random(count) >= config.memory_dropout)[:, None, None, None]
     read = read_frames(stored, torch.where(there, depth, 0.0), poses, pose, clips.intrinsics)
     references = None
