@@ -1,0 +1,42 @@
+# make demo   set everything up and walk through a generated place: video, contact sheet, HDF5 in out/demo
+# make test   set everything up and run the quick tests
+# make lint   ruff and mypy
+# make clean  remove the virtual environment and what was built
+
+SHELL := /bin/bash
+# PyBullet has wheels for Python 3.11 only; with another Python it is compiled.
+PYTHON ?= $(shell for python in python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; \
+	echo python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DEMO ?= out/demo
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed
+	$(BIN)/mirage-sim rollout --agent out_and_back --steps 64 --seed 0 --out $(DEMO) --overwrite
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build mirage_sim.egg-info
+
+# torch goes first and pinned: without a pin, pip may pick a build that brings gigabytes of GPU libraries.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) "setuptools>=77"
+	$(PIP) --editable ".[dev,examples]"
+	touch $@

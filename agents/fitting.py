@@ -1,0 +1,51 @@
+"""Agents, fitting: how to move in an environment, and how to ask its memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+
+from mirage_sim.agents.frontier import Survey, survey_world
+from mirage_sim.agents.steering import DiscreteSteering, PoseSteering, RelativeSteering, Steering
+from mirage_sim.envs.actions import DISCRETE_ACTIONS, ActionConfig
+from mirage_sim.errors import InputError
+from mirage_sim.world import World
+
+
+def steering_for(env: gym.Env[Any, Any]) -> Steering:
+    """Find the steering for an environment's action space.
+
+    Args:
+        env: The environment, wrapped or not.
+
+    Returns:
+        The steering.
+
+    Raises:
+        InputError: If its actions are none of the three modes.
+    """
+    space, config = env.action_space, ActionConfig()
+    if isinstance(space, gym.spaces.Box) and space.shape == (5,):
+        return RelativeSteering(config.move, config.turn, config.max_pitch)
+    if isinstance(space, gym.spaces.Box) and space.shape == (7,):
+        return PoseSteering()
+    if isinstance(space, gym.spaces.Discrete) and space.n == len(DISCRETE_ACTIONS):
+        forward, left, right, up, down, _ = range(len(DISCRETE_ACTIONS))
+        return DiscreteSteering(config.move, config.turn, config.max_pitch, forward, left, right, up, down)
+    raise InputError(f"env must have relative, pose or discrete camera actions, got {space}")
+
+
+def survey_for(env: gym.Env[Any, Any]) -> Survey | None:
+    """Find the memory of an environment.
+
+    Args:
+        env: The environment, wrapped or not.
+
+    Returns:
+        How to ask it; `None` if the environment keeps none.
+    """
+    world = getattr(env.unwrapped, "world", None)
+    if isinstance(world, World) and world.config.memory:
+        return survey_world(world)
+    return None

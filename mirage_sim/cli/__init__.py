@@ -1,0 +1,1 @@
+"""Command line: `mirage-sim rollout`, `info`, `replay`, `repair`, `train`, `eval` and `bench`."""

@@ -1,0 +1,32 @@
+"""Command line, `repair`: cut off what a killed recorder left behind, and read every episode once."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `mirage-sim repair`."""
+    parser.add_argument("file", type=Path, help="the recording")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Repair a recording.
+
+    Args:
+        args: What `add_arguments` parsed.
+
+    Returns:
+        What was found; `passed` is false if an episode cannot be read.
+
+    Raises:
+        FileFormatError: If it is no recording.
+        RecordingError: If a recorder is using it.
+    """
+    from mirage_sim.recording import repair
+
+    report = repair(args.file)
+    return {**asdict(report), "passed": not report.damaged}
