@@ -60,8 +60,8 @@ def evaluate_depth(model: WorldModel, config: DepthConfig) -> dict[str, Any]:
 
     Returns:
         `figures[setting][cells]` with `median_error` (relative), `delta_125` (share within a factor of 1.25)
-        and `surface` (share of cells whose surface-or-sky is right), estimates over scenes. `cells` is "all", or
-        "unknown" for those that the memory did not hold. `known` is the mean share that it held.
+        and `surface` (share of cells whose surface-or-sky is right), estimates over scenes. `cells` is "all",
+        or "unknown" for those that the memory did not hold. `known` is the mean share that it held.
     """
     figures: dict[str, dict[str, dict[str, list[float]]]] = {
         setting: {cells: {} for cells in ("all", "unknown")} for setting in SETTINGS

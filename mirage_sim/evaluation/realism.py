@@ -1,8 +1,8 @@
 """Realism: does what was imagined look like a room? A blur is easily consistent: this stands beside the loop.
 
 Only cells that the memory did not know count. The same cells are judged with the memory off and in the
-codec's reconstruction of the truth, and the truth of one half of the worlds stands against the other half's, so that
-each distance has a floor to be read against.
+codec's reconstruction of the truth, and the truth of one half of the worlds stands against the other half's,
+so that each distance has a floor to be read against.
 """
 
 from __future__ import annotations

@@ -146,8 +146,8 @@ def window_ratios(series: dict[str, list[float]], window: int) -> dict[str, floa
 
     Returns:
         Median of the last window over median of the first, by name; for channel means, which may be near 0,
-        the difference instead, named `<name>_shift`. `sharpness_to_truth` and `contrast_to_truth` are the mean
-        over the last window, relative to the truth's there.
+        the difference instead, named `<name>_shift`. `sharpness_to_truth` and `contrast_to_truth` are the
+        mean over the last window, relative to the truth's there.
     """
     ratios: dict[str, float] = {}
     for name, values in series.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.worlds import WorldsConfig, forward_path, make_test_worlds, seen_before
-from mirage_sim.geometry import from_yaw_pitch, make_intrinsics, yaw_pitch
+from mirage_sim.geometry import from_yaw_pitch, make_intrinsics, ray_directions, yaw_pitch
 from mirage_sim.scenes import TEST_SEEDS, make_scene
 
 SIZE = (16, 16)
@@ -49,8 +50,7 @@ def test_way_out_is_free_and_takes_steps_of_the_asked_length(worlds: list) -> No
         assert (lengths > 0.079).all()
         assert (lengths < 0.121).all()
         with make_scene(world.scene_seed) as scene:
-            moves = zip(points[:-1], points[1:], strict=True)
-            assert not any(scene.collides(a, b, 0.3) for a, b in moves)
+            assert not any(scene.collides(a, b, 0.3) for a, b in pairwise(points))
 
 
 def test_turn_is_ninety_degrees_in_steps_of_five_and_back_through_the_same_poses(worlds: list) -> None:
@@ -103,8 +103,6 @@ def test_nothing_was_seen_behind_the_first_camera() -> None:
 def test_a_turned_camera_has_seen_the_overlap_only() -> None:
     """A level wall at x = 3: after a small turn to the left, what enters on the left was not seen."""
     turned = from_yaw_pitch(torch.tensor([0.0, 0.0, 1.4]), math.radians(20), 0.0).float()
-    from mirage_sim.geometry import ray_directions
-
     rays = ray_directions(turned, LENS, SIZE)
     depth = 3.0 / rays[..., 0]  # where each ray meets the wall
     seen = seen_before(depth[None], turned[None], wall(3.0), START, LENS)[0]

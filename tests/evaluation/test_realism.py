@@ -1,0 +1,75 @@
+"""Realism figures on hand-made frames and latents."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mirage_sim.evaluation.realism import Judged, latent_features, seed_spread, world_sharpness
+from mirage_sim.evaluation.worlds import WorldsConfig, make_test_worlds
+from tests.models import tiny_world_model
+
+
+def judged(unknown: torch.Tensor, **frames: np.ndarray) -> Judged:
+    blank = next(iter(frames.values()))
+    pictures = {name: frames.get(name, blank) for name in ("truth", "on", "off", "codec")}
+    return Judged(unknown, pictures, {})
+
+
+def test_sharpness_counts_only_what_was_unknown() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 255, (2, 16, 16, 3), dtype=np.uint8)
+    flat_left = truth.copy()
+    flat_left[:, :, :8] = 128
+    right = torch.zeros(2, 2, 2, dtype=torch.bool)
+    right[:, :, 1] = True
+    ratios = world_sharpness([judged(right, truth=truth, on=flat_left)])
+    assert ratios["on"] == pytest.approx(1.0)
+    assert world_sharpness([judged(~right, truth=truth, on=flat_left)])["on"] == 0.0
+    assert math.isnan(world_sharpness([judged(torch.zeros_like(right), truth=truth)])["on"])
+
+
+def test_halved_contrast_has_a_quarter_of_the_energy() -> None:
+    truth = 2 * np.random.default_rng(0).integers(0, 127, (1, 16, 16, 3), dtype=np.uint8)
+    unknown = torch.ones(1, 2, 2, dtype=torch.bool)
+    ratios = world_sharpness([judged(unknown, truth=truth, off=truth // 2)])
+    assert ratios["off"] == pytest.approx(0.25)
+    assert ratios["codec"] == pytest.approx(1.0)
+
+
+def test_features_come_from_unknown_cells() -> None:
+    latents = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).reshape(2, 3, 4, 4)
+    unknown = torch.zeros(2, 4, 4, dtype=torch.bool)
+    unknown[0, :2, :3] = True  # six cells, of which one block of 2x2; the second frame has none
+    features = latent_features(latents, unknown)
+    assert features["cell"].shape == (6, 3)
+    assert torch.equal(features["cell"][0], latents[0, :, 0, 0])
+    assert torch.equal(
+        features["patch"], torch.cat([latents[0, :, y, x] for y in (0, 1) for x in (0, 1)])[None]
+    )
+    assert features["pooled"].shape == (1, 6)
+    torch.testing.assert_close(features["pooled"][0, :3], latents[0, :, :2, :3].mean(dim=(-2, -1)))
+
+
+def test_features_of_nothing_are_empty() -> None:
+    features = latent_features(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool))
+    assert {name: tuple(values.shape) for name, values in features.items()} == {
+        "cell": (0, 3),
+        "patch": (0, 12),
+        "pooled": (0, 6),
+    }
+
+
+def test_seeds_differ_where_nothing_is_known() -> None:
+    model = tiny_world_model()
+    world = next(
+        make_test_worlds(
+            WorldsConfig(worlds=1, steps=1, yaw_degrees=90, yaw_step_degrees=45), model.intrinsics(), (32, 32)
+        )
+    )
+    latent, pixel = seed_spread(model, world, 2)
+    assert latent > 0
+    assert pixel > 0
