@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     loop = kinds.add_parser("loop", help="out and back, memory on and off")
     realism = kinds.add_parser("realism", help="sharpness, distances and diversity of what was imagined")
     realism.add_argument("--seeds", type=int, default=4, help="seeds for diversity (default: %(default)s)")
+    loop.add_argument(
+        "--every", type=int, default=2, help="steps between compared poses (default: %(default)s)"
+    )
     realism.add_argument(
         "--every", type=int, default=4, help="steps between judged frames (default: %(default)s)"
     )
@@ -94,7 +97,7 @@ def _config(args: argparse.Namespace) -> Config:
         )
     worlds = WorldsConfig(args.split, args.worlds, args.seed, args.length)
     if args.evaluation == "loop":
-        return LoopConfig(worlds, args.batch)
+        return LoopConfig(worlds, args.every, args.batch)
     return RealismConfig(worlds, args.every, seeds=args.seeds, batch=args.batch)
 
 

@@ -41,20 +41,20 @@ class LoopConfig:
 
     Attributes:
         worlds: Which worlds and paths.
+        every: Steps between the poses whose two visits are decoded and compared.
         batch: Worlds generated at once; the figures do not depend on it.
         sheet_worlds: Rows of each contact sheet.
     """
 
     worlds: WorldsConfig
+    every: int = 2
     batch: int = 8
     sheet_worlds: int = 16
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        if min(self.batch, self.sheet_worlds) < 1:
-            raise InputError(
-                f"batch and sheet_worlds must be at least 1, got {self.batch}, {self.sheet_worlds}"
-            )
+        if min(self.every, self.batch, self.sheet_worlds) < 1:
+            raise InputError(f"every, batch and sheet_worlds must be at least 1, got {self}")
 
 
 def evaluate_loop(model: WorldModel, config: LoopConfig, out: Path | None = None) -> dict[str, Any]:
@@ -75,11 +75,15 @@ def evaluate_loop(model: WorldModel, config: LoopConfig, out: Path | None = None
     bar = tqdm(total=config.worlds.worlds, desc="loop", unit="world", disable=None)
     for group in batches(stream, config.batch):
         for path in PATHS:
-            pair = {name: roll_out(model, group, path, memory=name == "on") for name in ("on", "off")}
+            places = decoded_places(len(group[0].paths[path].frames), config.every)
+            pair = {
+                name: roll_out(model, group, path, memory=name == "on", decode=places)
+                for name in ("on", "off")
+            }
             for row, world in enumerate(group):
                 for name, rollout in pair.items():
                     table = scores.setdefault((path, name), defaultdict(list))
-                    _collect(table, visit_scores(world, path, rollout, row))
+                    _collect(table, visit_scores(world, path, rollout, row, config.every))
                 ceiling = scores.setdefault((path, "ceiling"), defaultdict(list))
                 _collect(ceiling, codec_ceiling(model, world, path))
                 if len(sheets[path]) < config.sheet_worlds:
@@ -102,7 +106,14 @@ def evaluate_loop(model: WorldModel, config: LoopConfig, out: Path | None = None
     return {"paths": figures, "aims": [aim.as_dict() for aim in loop_aims(figures)], "files": drawn}
 
 
-def visit_scores(world: TestWorld, path: str, rollout: Rollout, row: int) -> dict[str, float]:
+def decoded_places(length: int, every: int) -> set[int]:
+    """Places of a way there and back (`length` poses out) whose frames are looked at."""
+    turn = length - 1
+    out = {*range(0, length, every), *accuracy_steps(length), turn // 2, turn}
+    return out | {2 * turn - place for place in out}
+
+
+def visit_scores(world: TestWorld, path: str, rollout: Rollout, row: int, every: int = 1) -> dict[str, float]:
     """Score one world's walk there and back.
 
     Args:
@@ -110,6 +121,7 @@ def visit_scores(world: TestWorld, path: str, rollout: Rollout, row: int) -> dic
         path: Which way was walked.
         rollout: What was generated.
         row: The world's place in the rollout.
+        every: Steps between compared poses.
 
     Returns:
         Figures by name; NaN where nothing can be said. PSNR in dB, `coverage` the mean share of known cells,
@@ -119,27 +131,49 @@ def visit_scores(world: TestWorld, path: str, rollout: Rollout, row: int) -> dic
     length = len(truth.frames)  # out, the first frame included
     frames = frames_to_tensor(rollout.frames[row])  # [2 P - 1, 3, H, W]
     first, second = frames[:length], frames[length - 1 :].flip(0)  # [P, 3, H, W] each, pose by pose
-    one, two = first[1:-1], second[1:-1]  # generated twice; the turning point is seen once
-    half = length // 2
+    compared = list(range(0, length - 1, every))  # the turning point is seen once
+    twice = [place for place in compared if place > 0]  # generated both times
+    half = (length - 1) // 2
+    video = torch.cat([first[compared], first[-1:], second[compared].flip(0)])
+    real = frames_to_tensor(truth.frames[:1])[0]  # [3, H, W]
     scores = {
-        "self_psnr": float(psnr(one, two).mean()) if len(one) else float("nan"),
-        "self_ssim": float(ssim(one, two).mean()) if len(one) else float("nan"),
+        "self_psnr": float(psnr(first[twice], second[twice]).mean()) if twice else float("nan"),
+        "self_ssim": float(ssim(first[twice], second[twice]).mean()) if twice else float("nan"),
         "self_psnr_half": float(psnr(first[half], second[half])),
-        "flip_psnr": flipped_psnr(frames),
+        "flip_psnr": flipped_psnr(video),
+        "closure_psnr": float(psnr(frames[-1], real)),
+        "closure_ssim": float(ssim(frames[-1], real)),
     }
-    real = frames_to_tensor(truth.frames)  # [P, 3, H, W]
-    scores["closure_psnr"] = float(psnr(frames[-1], real[0]))
-    scores["closure_ssim"] = float(ssim(frames[-1], real[0]))
-    seen = seen_before(truth.depth, truth.cam2world, truth.depth[0], truth.cam2world[0], world.intrinsics)
-    seen = seen & (seen.float().mean(dim=(-2, -1), keepdim=True) >= LEAST_SEEN)
-    masked, whole = psnr(first, real, seen), psnr(first, real)
-    masked = torch.where(seen.flatten(1).any(dim=1), masked, torch.nan)
-    for step in accuracy_steps(length):
-        scores[f"seen_psnr_{step}"] = float(masked[step])
-        scores[f"psnr_{step}"] = float(whole[step])
+    scores |= accuracy(world, path, first[accuracy_steps(length)])
     scores["coverage"] = float(rollout.known[row, 1:].float().mean())
     scores["entries"] = float(rollout.entries[row])
     return scores
+
+
+def accuracy(world: TestWorld, path: str, images: Tensor) -> dict[str, float]:
+    """Compare pictures with the truth.
+
+    Args:
+        world: What the simulator saw.
+        path: Which way.
+        images: Pictures at the `accuracy_steps` of the way, [S, 3, H, W].
+
+    Returns:
+        `psnr_<step>` over the whole picture, and `seen_psnr_<step>` over the pixels that the first frame had
+        seen, NaN where these are too few.
+    """
+    truth = world.paths[path]
+    steps = accuracy_steps(len(truth.frames))
+    seen = seen_before(
+        truth.depth[steps], truth.cam2world[steps], truth.depth[0], truth.cam2world[0], world.intrinsics
+    )  # [S, H, W]
+    enough = seen.float().mean(dim=(-2, -1)) >= LEAST_SEEN  # [S]
+    real = frames_to_tensor(truth.frames[steps])
+    masked = torch.where(enough, psnr(images, real, seen), torch.nan)
+    scores = {f"seen_psnr_{step}": float(value) for step, value in zip(steps, masked, strict=True)}
+    return scores | {
+        f"psnr_{step}": float(value) for step, value in zip(steps, psnr(images, real), strict=True)
+    }
 
 
 def accuracy_steps(length: int) -> list[int]:
@@ -178,25 +212,17 @@ def codec_ceiling(model: WorldModel, world: TestWorld, path: str) -> dict[str, f
     """
     truth = world.paths[path]
     steps = accuracy_steps(len(truth.frames))
-    places = [0, *steps]
-    once = reconstruct(model, truth.frames[places])
+    once = reconstruct(model, truth.frames[[0, *steps]])
     twice = reconstruct(model, once)
-    real, first, second = (frames_to_tensor(frames) for frames in (truth.frames[places], once, twice))
-    depth, poses = truth.depth[places], truth.cam2world[places]
-    seen = seen_before(depth, poses, truth.depth[0], truth.cam2world[0], world.intrinsics)
-    seen = seen & (seen.float().mean(dim=(-2, -1), keepdim=True) >= LEAST_SEEN)
-    whole = psnr(first, real)
-    masked = torch.where(seen.flatten(1).any(dim=1), psnr(first, real, seen), torch.nan)
+    first, second = frames_to_tensor(once), frames_to_tensor(twice)
+    real = frames_to_tensor(truth.frames[:1])[0]
     scores = {
         "self_psnr": float(psnr(first, second).mean()),
         "self_ssim": float(ssim(first, second).mean()),
-        "closure_psnr": float(whole[0]),
-        "closure_ssim": float(ssim(first[0], real[0])),
+        "closure_psnr": float(psnr(first[0], real)),
+        "closure_ssim": float(ssim(first[0], real)),
     }
-    for place, step in enumerate(steps, start=1):
-        scores[f"seen_psnr_{step}"] = float(masked[place])
-        scores[f"psnr_{step}"] = float(whole[place])
-    return scores
+    return scores | accuracy(world, path, first[1:])
 
 
 def sheet_header() -> list[str]:

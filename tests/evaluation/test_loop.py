@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.evaluation.loop import LoopConfig, accuracy_steps, evaluate_loop, flipped_psnr, visit_scores
+from mirage_sim.evaluation.loop import (
+    LoopConfig,
+    accuracy_steps,
+    decoded_places,
+    evaluate_loop,
+    flipped_psnr,
+    visit_scores,
+)
 from mirage_sim.evaluation.report import plain
 from mirage_sim.evaluation.rollout import Rollout, roll_out, with_sampling
 from mirage_sim.evaluation.worlds import Path, TestWorld, WorldsConfig, make_test_worlds
@@ -101,6 +108,15 @@ def test_flipped_comparison_pools_the_error_of_the_whole_path() -> None:
     assert flipped_psnr(video) == pytest.approx(float(10 * np.log10(4 / (0.16 / 2))), abs=1e-4)
 
 
+def test_comparing_fewer_poses_needs_only_their_frames(still_world: TestWorld) -> None:
+    frames = np.stack([still_world.paths["out"].frames[0]] * (2 * STEPS + 1))
+    whole = visit_scores(still_world, "out", rollout_of(frames), 0)
+    places = decoded_places(STEPS + 1, 3)
+    assert places == {0, 1, 3, 4, 6, 8, 10, 12, 13, 15, 16}
+    frames[[place for place in range(2 * STEPS + 1) if place not in places]] = 0
+    assert visit_scores(still_world, "out", rollout_of(frames), 0, every=3) == whole
+
+
 def test_accuracy_steps_end_with_the_last_one() -> None:
     assert accuracy_steps(33) == [1, 8, 16, 32]
     assert accuracy_steps(19) == [1, 8, 16, 18]
@@ -135,7 +151,7 @@ def test_longer_segments_show_the_same_poses() -> None:
 def test_the_result_does_not_depend_on_the_batch_nor_on_the_run() -> None:
     model = tiny_world_model()
     worlds = WorldsConfig(worlds=3, steps=2, yaw_step_degrees=45.0)
-    results = [plain(evaluate_loop(model, LoopConfig(worlds, batch))) for batch in (1, 2, 2)]
+    results = [plain(evaluate_loop(model, LoopConfig(worlds, batch=batch))) for batch in (1, 2, 2)]
     assert results[1] == results[2]
     assert results[0]["paths"]["out"]["on"]["entries"] == results[1]["paths"]["out"]["on"]["entries"]
     for path in ("out", "yaw"):
