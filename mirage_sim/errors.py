@@ -34,7 +34,9 @@ class RecordingError(MirageError, OSError):
     """A recording could not be written or is in use by another writer."""
 
 
-def check_shape(name: str, value: Tensor | np.ndarray[Any, Any], expected: Sequence[int | None | str]) -> None:
+def check_shape(
+    name: str, value: Tensor | np.ndarray[Any, Any], expected: Sequence[int | str | None]
+) -> None:
     """Raise unless `value` has the expected shape.
 
     Args:
@@ -74,4 +76,6 @@ def check_finite(name: str, value: Tensor | np.ndarray[Any, Any]) -> None:
     magnitude: Any = abs(value)
     bad = int((magnitude != magnitude).sum()) + int((magnitude == float("inf")).sum())
     if bad:
-        raise InputError(f"{name} must be finite, got {bad} NaN or infinite values in shape {list(value.shape)}")
+        raise InputError(
+            f"{name} must be finite, got {bad} NaN or infinite values in shape {list(value.shape)}"
+        )

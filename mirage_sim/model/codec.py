@@ -62,7 +62,9 @@ class EmbeddedCodecConfig:
             len(self.decoder_layers),
         }
         if len(lengths) != 1:
-            raise InputError(f"codec widths and layers must have one entry per level each, got {asdict(self)}")
+            raise InputError(
+                f"codec widths and layers must have one entry per level each, got {asdict(self)}"
+            )
 
 
 class EmbeddedCodec(nn.Module):
@@ -122,7 +124,7 @@ class EmbeddedCodec(nn.Module):
         images = frames.flatten(0, 1).to(self.autoencoder.dtype)
         raw = self.autoencoder.encode(images).latent.float()  # [B*F, C, h, w]
         latents = (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
-        return latents.unflatten(0, frames.shape[:2])  # [B, F, C, h, w]
+        return latents.reshape(*frames.shape[:2], *latents.shape[1:])  # [B, F, C, h, w]
 
     def decode(self, latents: Tensor, context: Tensor | None = None) -> Tensor:
         """Decode latents; frames do not depend on each other, so `context` is not used.
@@ -138,7 +140,7 @@ class EmbeddedCodec(nn.Module):
         check_shape("latents", latents, ["B", "T", self.channels, "h", "w"])
         raw = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
         frames = self.autoencoder.decode(raw.flatten(0, 1).to(self.autoencoder.dtype)).sample.float()
-        return frames.unflatten(0, latents.shape[:2])  # type: ignore[no-any-return]
+        return frames.reshape(*latents.shape[:2], *frames.shape[1:])
 
 
 class WanCodec(nn.Module):

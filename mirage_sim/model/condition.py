@@ -1,7 +1,7 @@
 """Condition: what was read from the memory, laid out as the channels that the branch embeds.
 
-The published branch sees the read latents and the codec's encoding of an all-ones video (a constant). Ours sees
-the read latents, the mask, and what a nearest-cell read would lose: where in the cell the token fell, how its
+The published branch sees the read latents and the codec's encoding of an all-ones video (a constant). Ours
+sees the read latents, the mask, and what a nearest-cell read would lose: where in the cell the token fell, how its
 scale differs from the present one, from which side it was seen, and how far it is.
 """
 
@@ -71,5 +71,7 @@ def motion_context(
     shift = cam2world[:, :, None, :3, 3:] - preceding[:, None, :, :3, 3:]
     moved = rotation @ shift  # [B, T, P, 3, 1]
     identity = torch.eye(3, device=turn.device)
-    motion = torch.cat([4.0 * moved.flatten(-2), 4.0 * (turn - identity).flatten(-2)], dim=-1)  # [B, T, P, 12]
+    motion = torch.cat(
+        [4.0 * moved.flatten(-2), 4.0 * (turn - identity).flatten(-2)], dim=-1
+    )  # [B, T, P, 12]
     return torch.nn.functional.pad(motion.flatten(1, 2), (0, width - 12))

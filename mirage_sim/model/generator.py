@@ -1,7 +1,7 @@
 """Generator: one denoising pass of backbone and memory branch over `[references | target | preceding]`.
 
-The backbone is diffusers' `WanTransformer3DModel`, unchanged; this module walks through its parts so that every
-token has its own timestep, references have their own positions, and hints are added after the blocks they
+The backbone is diffusers' `WanTransformer3DModel`, unchanged; this module walks through its parts so that
+every token has its own timestep, references have their own positions, and hints are added after the blocks they
 belong to, never to references.
 
 Source: paper, sections on sequence and memory conditioning.
@@ -176,4 +176,5 @@ class Generator(nn.Module):
         _, rows, columns = self.config.patch_size
         patches = patches.unflatten(1, (frames, *grid)).unflatten(-1, (rows, columns, -1))
         latents = patches.permute(0, 1, 6, 2, 4, 3, 5)  # [B, T, C, h', 2, w', 2]
-        return latents.flatten(5, 6).flatten(3, 4).float()
+        whole: Tensor = latents.flatten(5, 6).flatten(3, 4).float()
+        return whole

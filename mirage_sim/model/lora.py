@@ -27,12 +27,12 @@ class LoRAConfig:
     """
 
     rank: int = 32
-    alpha: float = 32.0
+    alpha: int = 32
     dropout: float = 0.0
 
 
 def add_lora(generator: Generator, config: LoRAConfig | None = None) -> None:
-    """Add adapters to the attention and feed-forward layers of the backbone; only they require gradients there.
+    """Add adapters to the backbone's attention and feed-forward layers; only they require gradients there.
 
     Args:
         generator: Changed in place.

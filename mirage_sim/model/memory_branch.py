@@ -23,7 +23,7 @@ def _zero(layer: nn.Linear) -> nn.Linear:
 
 
 class MemoryBranch(nn.Module):
-    """Blocks beside the backbone's blocks 0, `every`, 2·`every`, …"""
+    """Transformer blocks beside every few blocks of the backbone, beginning with its first."""
 
     def __init__(self, backbone: WanTransformer3DModel, condition_channels: int, every: int = 2) -> None:
         """Build the branch; its blocks start as copies of the backbone's.

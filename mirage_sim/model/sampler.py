@@ -1,7 +1,8 @@
 """Sampler: along the flow from its start to latents, on diffusers' schedulers.
 
-Where nothing is known the flow starts at pure noise. Where the memory knows a token, it starts at what was read
-with a share f of noise, (1 - f)·read + f·noise, so that a remembered place is carried over and not dreamt anew.
+Where nothing is known the flow starts at pure noise. Where the memory knows a token, it starts at what was
+read with a share f of noise, (1 - f)·read + f·noise, so that a remembered place is carried over and not
+dreamt anew.
 Both are straight flows x_σ = (1 - σ)·x + σ·start with velocity `start - x`, so every flow scheduler fits; the
 network is told the share of noise in a token, f·σ.
 

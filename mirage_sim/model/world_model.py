@@ -73,7 +73,12 @@ class WorldModelConfig:
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
-        channels = {self.codec.channels, self.generator.channels, self.depth_head.channels, self.memory.channels}
+        channels = {
+            self.codec.channels,
+            self.generator.channels,
+            self.depth_head.channels,
+            self.memory.channels,
+        }
         if len(channels) != 1:
             raise InputError(f"codec, generator, depth_head and memory must share channels, got {channels}")
         if self.generator.condition_channels != condition_channels(self.codec.channels):
@@ -247,11 +252,24 @@ def _check_device(device: str | torch.device) -> torch.device:
     except RuntimeError as error:
         raise InputError(f'device must be "cpu", "cuda" or "cuda:N", got {device!r}') from error
     if target.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f'device must be one that this machine has, got {device!r} without a CUDA device; use "cpu"')
+        raise InputError(
+            f'device must be one that this machine has, got {device!r} without a CUDA device; use "cpu"'
+        )
     return target
 
 
 def load_folder(folder: Path) -> WorldModel:
+    """Read a folder into a float32 model on the CPU, to train it further or to set it up for generation.
+
+    Args:
+        folder: What `WorldModel.save` wrote.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileFormatError: If a file is missing, truncated, tampered with, or of another kind or version.
+    """
     config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     for path in (config_path, weights_path):
         if not path.is_file():
@@ -262,7 +280,9 @@ def load_folder(folder: Path) -> WorldModel:
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise FileFormatError(f"{config_path} must be the JSON of a world model, got {error!r}") from error
     if (kind, version) != (KIND, SCHEMA_VERSION):
-        raise FileFormatError(f"{config_path} must be {KIND} version {SCHEMA_VERSION}, got {kind} version {version}")
+        raise FileFormatError(
+            f"{config_path} must be {KIND} version {SCHEMA_VERSION}, got {kind} version {version}"
+        )
     digest = hashlib.sha256(weights_path.read_bytes()).hexdigest()
     if digest != text["sha256"]:
         raise FileFormatError(

@@ -12,7 +12,7 @@ from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.model.codec import EmbeddedCodec
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.training.data import Array, Clips
-from mirage_sim.training.loop import StageConfig, run_stage
+from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
 
 CROP = 64  # pixels: four times cheaper than whole frames, and the network is convolutional
 LATENT_NOISE = 0.05  # of a channel's standard deviation, so that the decoder forgives a generator's errors
@@ -65,7 +65,7 @@ def train_codec(codec: EmbeddedCodec, clips: Clips, held_out: Clips, config: Sta
     picked = held_out.rgb[:, :: max(1, held_out.rgb.shape[1] // 2)].reshape(-1, *held_out.rgb.shape[2:])[:32]
     validation = frames_to_tensor(picked)
 
-    def batch_loss(module: nn.Module):  # type: ignore[no-untyped-def]
+    def batch_loss(module: nn.Module) -> BatchLoss:
         device = next(module.parameters()).device
 
         def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:

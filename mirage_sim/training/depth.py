@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mirage_sim.geometry import ray_directions
 from mirage_sim.model.depth_head import depth_geometry, depth_loss
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.training.loop import StageConfig, run_stage
+from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
 from mirage_sim.training.samples import LatentClips, Sample, SamplesConfig, draw_sample
 
 LATENT_NOISE = 0.2  # largest standard deviation of the noise on the latents that the head sees
@@ -59,7 +59,7 @@ def train_depth(
         said: tuple[Tensor, Tensor, Tensor] = module(latents.to(device), geometry.to(device))
         return said
 
-    def batch_loss(module: nn.Module):  # type: ignore[no-untyped-def]
+    def batch_loss(module: nn.Module) -> BatchLoss:
         def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
             sample = draw_sample(clips, config.batch_size, samples, rng)
             return depth_loss(predict(module, sample, rng), sample.depth[:, 0].to(device)), {}

@@ -18,7 +18,7 @@ from mirage_sim.model.condition import build_condition, motion_context
 from mirage_sim.model.lora import LoRAConfig, add_lora, has_lora, merge_lora
 from mirage_sim.model.sampler import flow_start, patch_fraction, shift_sigma
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.training.loop import StageConfig, run_stage
+from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
 from mirage_sim.training.samples import LatentClips, Sample, SamplesConfig, draw_sample
 
 STAGES = ("backbone", "branch", "lora")
@@ -27,7 +27,9 @@ FROM_NOISE = 0.25  # share of samples whose known tokens start at noise, too
 VALIDATION_BATCHES = 6
 
 
-def flow_loss(model: WorldModel, module: nn.Module, sample: Sample, rng: np.random.Generator, memory: bool) -> Tensor:
+def flow_loss(
+    model: WorldModel, module: nn.Module, sample: Sample, rng: np.random.Generator, memory: bool
+) -> Tensor:
     """Squared error of the velocity on the way from the flow's start to the target.
 
     Args:
@@ -63,7 +65,8 @@ def flow_loss(model: WorldModel, module: nn.Module, sample: Sample, rng: np.rand
         references,
         build_condition(read, settings.extras) if memory else None,
     )
-    return (velocity - (start - target)).square().mean(dim=2)
+    error: Tensor = (velocity - (start - target)).square().mean(dim=2)
+    return error
 
 
 def prepare_stage(model: WorldModel, stage: str, lora: LoRAConfig | None = None) -> None:
@@ -117,7 +120,7 @@ def train_generator(
     prepare_stage(model, stage, lora)
     memory = stage != "backbone"
 
-    def batch_loss(module: nn.Module):  # type: ignore[no-untyped-def]
+    def batch_loss(module: nn.Module) -> BatchLoss:
         def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
             sample = draw_sample(clips, config.batch_size, drawn, rng)
             error = flow_loss(model, module, sample, rng, memory)

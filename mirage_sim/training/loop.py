@@ -60,7 +60,9 @@ class StageConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.steps < 1 or self.batch_size < 1:
-            raise InputError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
+            raise InputError(
+                f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}"
+            )
         if not 0 <= self.ema < 1:
             raise InputError(f"ema must be in [0, 1), got {self.ema}")
 
@@ -126,7 +128,11 @@ def run_stage(
         history.append(float(loss.detach()))
         last = step + 1 == config.steps
         if accelerator.is_main_process and (last or (step + 1) % config.log_every == 0):
-            line: dict[str, Any] = {"step": step + 1, "loss": float(np.mean(history)), "gradient": float(norm)}
+            line: dict[str, Any] = {
+                "step": step + 1,
+                "loss": float(np.mean(history)),
+                "gradient": float(norm),
+            }
             line |= figures
             history.clear()
             if validate is not None and (last or (step + 1) % config.validate_every == 0):
@@ -159,7 +165,13 @@ def _identity(config: StageConfig) -> dict[str, Any]:
 
 
 def _save(
-    path: Path, step: int, trained: list[Any], optimizer: Any, schedule: Any, ema: EMAModel, config: StageConfig
+    path: Path,
+    step: int,
+    trained: list[Any],
+    optimizer: Any,
+    schedule: Any,
+    ema: EMAModel,
+    config: StageConfig,
 ) -> None:
     state = {
         "step": step,

@@ -106,7 +106,9 @@ def encode_clips(model: WorldModel, clips: Clips, path: Path) -> LatentClips:
     if path.exists():
         latents = load_file(path)["latents"]
         if latents.shape[:2] != clips.rgb.shape[:2]:
-            raise FileFormatError(f"{path} must hold latents of {clips.rgb.shape[:2]} frames, got {latents.shape}")
+            raise FileFormatError(
+                f"{path} must hold latents of {clips.rgb.shape[:2]} frames, got {latents.shape}"
+            )
     else:
         parts = []
         for clip in tqdm(clips.rgb, desc="encode", mininterval=5.0):

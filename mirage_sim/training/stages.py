@@ -1,7 +1,7 @@
 """The stages as commands: `mirage-sim train data|codec|depth|backbone|branch|lora|export`.
 
-All stages share one run folder: `clips/` holds the recordings, `model/` the world model as trained so far, and
-each stage its checkpoint, log and plot. A stage that was interrupted goes on where it was.
+All stages share one run folder: `clips/` holds the recordings, `model/` the world model as trained so far,
+and each stage its checkpoint, log and plot. A stage that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="samples a step (default: the stage's own)")
     parser.add_argument("--learning-rate", type=float, help="peak rate (default: the stage's own)")
     parser.add_argument("--scenes", type=int, default=640, help="training scenes to record (data)")
-    parser.add_argument("--validation-scenes", type=int, default=24, help="validation scenes to record (data)")
+    parser.add_argument(
+        "--validation-scenes", type=int, default=24, help="validation scenes to record (data)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that record (data)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--to", type=Path, help="folder that receives the model (export)")
@@ -75,7 +77,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     out: Path = args.out
     if args.stage == "data":
         record_clips(
-            ClipsConfig(split="validation", scenes=args.validation_scenes, shards=2), out / "clips", args.workers
+            ClipsConfig(split="validation", scenes=args.validation_scenes, shards=2),
+            out / "clips",
+            args.workers,
         )
         record_clips(ClipsConfig(split="train", scenes=args.scenes), out / "clips", args.workers)
         return {"clips": str(out / "clips")}

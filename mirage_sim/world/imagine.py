@@ -37,7 +37,7 @@ def group_references(
     """
     found = valid[index].sum(dim=1)  # [b]
     groups: list[tuple[Tensor, Tensor | None]] = []
-    for number in found.unique().tolist():
+    for number in sorted(set(found.tolist())):
         rows = (found == number).nonzero().flatten()
         chosen = index[rows]
         kept = views[chosen[:, None], places[chosen, :number]].float()  # [b', R', C, h, w]
@@ -77,7 +77,9 @@ def imagine(
     latents = torch.empty_like(noise)
     for rows, views in references:
 
-        def velocity(noisy: Tensor, sigma: Tensor, rows: Tensor = rows, views: Tensor | None = views) -> Tensor:
+        def velocity(
+            noisy: Tensor, sigma: Tensor, rows: Tensor = rows, views: Tensor | None = views
+        ) -> Tensor:
             flow: Tensor = model.generator(
                 noisy, sigma, motion[rows], context.latents[rows], views, condition[rows]
             )
@@ -104,15 +106,14 @@ def perceive_depth(
         intrinsics: In cells.
 
     Returns:
-        z-depth [b, T, h, w] in metres (0 without surface), and bool [b, T, h, w]: sure enough to be remembered.
+        z-depth [b, T, h, w] in metres (0 without surface), and bool [b, T, h, w]: fit to remember.
     """
     rays = ray_directions(poses, intrinsics, (latents.shape[-2], latents.shape[-1]))
     geometry = depth_geometry(
         read.depth.flatten(0, 1), read.mask.flatten(0, 1), rays.flatten(0, 1), poses[..., 2, 3].flatten()
     )
     said = model.depth_head.predict(latents.flatten(0, 1), geometry)
-    shape = latents.shape[:2]
-    surface = (said.surface > 0.5).unflatten(0, shape) | read.mask
-    sure = (said.spread < model.config.max_depth_spread).unflatten(0, shape) | read.mask
-    depth = torch.where(read.mask, read.depth, said.depth.unflatten(0, shape)) * surface
+    surface = (said.surface > 0.5).view_as(read.mask) | read.mask
+    sure = (said.spread < model.config.max_depth_spread).view_as(read.mask) | read.mask
+    depth = torch.where(read.mask, read.depth, said.depth.view_as(read.depth)) * surface
     return depth, surface & sure

@@ -30,7 +30,7 @@ from mirage_sim.memory import MemoryRead, SpatialMemory
 from mirage_sim.memory.overlap import select_references
 from mirage_sim.model.images import check_image, frames_to_tensor, tensor_to_frames
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.world.imagine import group_references, imagine, perceive_depth
+from mirage_sim.world.imagine import ReferenceGroups, group_references, imagine, perceive_depth
 from mirage_sim.world.segment import Segment
 from mirage_sim.world.state import Context, WorldState
 
@@ -181,7 +181,9 @@ class World:
                 torch.ones(len(rows), dtype=torch.bool, device=self.device),
             ),
         )
-        given = None if depth is None else downsample_depth(depth[index], self.model.codec.spatial_stride)[:, None]
+        given = None
+        if depth is not None:
+            given = downsample_depth(depth[index], self.model.codec.spatial_stride)[:, None]
         nothing = self._nothing(len(rows), 1)
         return self._finish(latents.float(), nothing, pose[:, None], index, chosen, clock, True, given)
 
@@ -356,7 +358,7 @@ class World:
         return mask.to(self.device)
 
     def _cameras(self, poses: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Poses and intrinsics (in cells) for all worlds, [B, T, 4, 4] and [B, T, 3, 3]; others' do not count."""
+        """Poses [B, T, 4, 4] and intrinsics [B, T, 3, 3] (in cells) of all worlds; others' do not count."""
         frames = poses.shape[1]
         cameras = torch.eye(4, device=self.device).repeat(self.num_worlds, frames, 1, 1)
         cameras[index] = poses
@@ -371,7 +373,7 @@ class World:
         draws = [torch.randn(shape, generator=self.generators[row]) for row in index.tolist()]
         return torch.cat(draws).to(self.device)
 
-    def _references(self, poses: Tensor, index: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+    def _references(self, poses: Tensor, index: Tensor) -> ReferenceGroups:
         """References of the chosen worlds, see `group_references`."""
         if not self.config.memory or self.model.config.references == 0:
             return [(torch.arange(len(index), device=self.device), None)]

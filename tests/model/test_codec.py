@@ -1,4 +1,4 @@
-"""Both codecs keep their promises about strides and shapes; the Wan one is the real class with a tiny shape."""
+"""Both codecs keep their promises about strides; the Wan one is the real class with a tiny shape."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from mirage_sim.model.images import frames_to_tensor, tensor_to_frames
 
 def embedded() -> EmbeddedCodec:
     torch.manual_seed(0)
-    return EmbeddedCodec(EmbeddedCodecConfig(4, (8, 8, 16, 16), (8, 8, 16, 16), (0, 1, 1, 1), (0, 1, 1, 1))).eval()
+    return EmbeddedCodec(
+        EmbeddedCodecConfig(4, (8, 8, 16, 16), (8, 8, 16, 16), (0, 1, 1, 1), (0, 1, 1, 1))
+    ).eval()
 
 
 def wan() -> WanCodec:

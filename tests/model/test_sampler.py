@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from mirage_sim.errors import InputError
-from mirage_sim.model.sampler import SamplerConfig, flow_start, make_scheduler, patch_fraction, sample, shift_sigma
+from mirage_sim.model.sampler import (
+    SamplerConfig,
+    flow_start,
+    make_scheduler,
+    patch_fraction,
+    sample,
+    shift_sigma,
+)
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "unipc"])
@@ -48,9 +55,7 @@ def test_only_wholly_known_tokens_start_from_the_memory():
     assert patch_fraction(known, (2, 2), 0.25)[0, 0].tolist() == [[0.25, 0.25], [1.0, 0.25]]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"scheduler": "heun"}, {"known_fraction": 1.5}]
-)
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"scheduler": "heun"}, {"known_fraction": 1.5}])
 def test_bad_settings_are_named(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         SamplerConfig(**wrong)

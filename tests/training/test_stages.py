@@ -39,7 +39,8 @@ def changed(before: dict[str, torch.Tensor], module: torch.nn.Module) -> set[str
 
 
 @pytest.mark.parametrize(
-    ("stage", "trained"), [("backbone", {"backbone"}), ("branch", {"branch"}), ("lora", {"branch", "backbone"})]
+    ("stage", "trained"),
+    [("backbone", {"backbone"}), ("branch", {"branch"}), ("lora", {"branch", "backbone"})],
 )
 def test_each_stage_trains_what_it_says(tmp_path, stage, trained):
     model = tiny_world_model()
@@ -59,7 +60,9 @@ def test_an_interrupted_stage_ends_where_an_uninterrupted_one_does(tmp_path, mon
     train_depth(straight, clips(), clips(), QUICK, tmp_path / "a")
 
     broken = tiny_world_model()
-    always = StageConfig(steps=3, batch_size=2, validate_every=3, log_every=1, warmup=1, checkpoint_seconds=0.0)
+    always = StageConfig(
+        steps=3, batch_size=2, validate_every=3, log_every=1, warmup=1, checkpoint_seconds=0.0
+    )
     calls = []
     real = draw_sample
 
