@@ -1,8 +1,8 @@
 """Condition: what was read from the memory, laid out as the channels that the branch embeds.
 
 The published branch sees the read latents and the codec's encoding of an all-ones video (a constant). Ours
-sees the read latents, the mask, and what a nearest-cell read would lose: where in the cell the token fell, how its
-scale differs from the present one, from which side it was seen, and how far it is.
+sees the read latents, the mask, and what a nearest-cell read would lose: where in the cell the token fell,
+how its scale differs from the present one, from which side it was seen, and how far it is.
 """
 
 from __future__ import annotations

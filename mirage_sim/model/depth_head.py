@@ -1,8 +1,8 @@
 """Depth head: depth at latent resolution, straight from the latent; nothing is decoded in order to write.
 
 It also sees the rays of the cells, the camera's height and the depth that the memory already holds, so that
-the scale of a world does not drift. Each cell gets a depth, a spread (how unsure the head is) and a probability
-that there is a surface at all (sky has none).
+the scale of a world does not drift. Each cell gets a depth, a spread (how unsure the head is) and a
+probability that there is a surface at all (sky has none).
 
 Source: ours; the paper decodes to pixels and runs a depth estimator on them.
 """

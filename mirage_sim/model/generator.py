@@ -1,8 +1,8 @@
 """Generator: one denoising pass of backbone and memory branch over `[references | target | preceding]`.
 
 The backbone is diffusers' `WanTransformer3DModel`, unchanged; this module walks through its parts so that
-every token has its own timestep, references have their own positions, and hints are added after the blocks they
-belong to, never to references.
+every token has its own timestep, references have their own positions, and hints are added after the blocks
+they belong to, never to references.
 
 Source: paper, sections on sequence and memory conditioning.
 """
