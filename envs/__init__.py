@@ -1,0 +1,6 @@
+"""Environments: the world model as Gymnasium environments, one world or many over one shared model."""
+
+from mirage_sim.envs.explore import ExploreEnv
+from mirage_sim.envs.vector import ExploreVectorEnv
+
+__all__ = ["ExploreEnv", "ExploreVectorEnv"]

@@ -1,0 +1,80 @@
+"""Settings: what `gym.make("Mirage/Explore-v0", ...)` accepts, checked in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirage_sim.envs.window import display_available
+from mirage_sim.errors import InputError, InputTypeError, StateError
+from mirage_sim.model.world_model import WorldModel
+
+ACTION_MODES = ("relative", "pose", "discrete")
+OBSERVATIONS = ("rgb", "cam2world", "depth", "coverage", "latents")
+RENDER_MODES = ("rgb_array", "human")
+
+
+@dataclass(frozen=True)
+class ExploreConfig:
+    """Arguments of the environment.
+
+    Attributes:
+        world_model: "embedded", a folder that `WorldModel.save` wrote, or a model that is loaded already.
+        device: Where model and memory live; an already loaded model stays where it is.
+        action_mode: "relative", "pose" or "discrete".
+        observations: Keys of the observation, each once; without "rgb" and a render mode nothing is decoded.
+        memory: Whether the memory is used.
+        collide: Whether remembered surfaces stop the camera.
+        render_mode: `None`, "rgb_array" or "human".
+    """
+
+    world_model: str | Path | WorldModel = "embedded"
+    device: str = "cpu"
+    action_mode: str = "relative"
+    observations: Sequence[str] = ("rgb", "cam2world")
+    memory: bool = True
+    collide: bool = False
+    render_mode: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check everything that needs no model."""
+        if not isinstance(self.world_model, str | Path | WorldModel):
+            raise InputTypeError(
+                f"world_model must be a name, a folder or a WorldModel, got {type(self.world_model).__name__}"
+            )
+        if self.action_mode not in ACTION_MODES:
+            raise InputError(f"action_mode must be one of {list(ACTION_MODES)}, got {self.action_mode!r}")
+        if isinstance(self.observations, str) or not isinstance(self.observations, Sequence):
+            raise InputTypeError(
+                f'observations must be a sequence of names such as ("rgb",), got {self.observations!r}'
+            )
+        names = tuple(self.observations)
+        if not names or len(set(names)) != len(names) or not set(names) <= set(OBSERVATIONS):
+            raise InputError(
+                f"observations must be some of {list(OBSERVATIONS)}, each once, got {list(names)}"
+            )
+        object.__setattr__(self, "observations", names)
+        for name in ("memory", "collide"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputTypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.collide and not self.memory:
+            raise InputError("collide must be False where memory is False: only what is remembered can stop")
+        if self.render_mode is not None and self.render_mode not in RENDER_MODES:
+            raise InputError(
+                f"render_mode must be None or one of {list(RENDER_MODES)}, got {self.render_mode!r}"
+            )
+        if self.render_mode == "human" and not display_available():
+            raise StateError(
+                'render_mode "human" must have a display to open a window on, got none; use "rgb_array"'
+            )
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a step decodes its latents."""
+        return "rgb" in self.observations or self.render_mode is not None
+
+
+def available_render_modes() -> list[str]:
+    """Render modes that work on this machine: "human" needs a display."""
+    return [mode for mode in RENDER_MODES if mode != "human" or display_available()]
