@@ -8,9 +8,9 @@ import gymnasium as gym
 
 from mirage_sim.agents.frontier import Survey, survey_world
 from mirage_sim.agents.steering import DiscreteSteering, PoseSteering, RelativeSteering, Steering
+from mirage_sim.envs import ExploreEnv
 from mirage_sim.envs.actions import DISCRETE_ACTIONS, ActionConfig
 from mirage_sim.errors import InputError
-from mirage_sim.world import World
 
 
 def steering_for(env: gym.Env[Any, Any]) -> Steering:
@@ -45,7 +45,7 @@ def survey_for(env: gym.Env[Any, Any]) -> Survey | None:
     Returns:
         How to ask it; `None` if the environment keeps none.
     """
-    world = getattr(env.unwrapped, "world", None)
-    if isinstance(world, World) and world.config.memory:
-        return survey_world(world)
+    single = env.unwrapped
+    if isinstance(single, ExploreEnv) and single.config.memory:
+        return survey_world(single.core.world)
     return None

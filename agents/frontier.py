@@ -18,6 +18,7 @@ from mirage_sim.agents.protocol import Info, present_pose
 from mirage_sim.agents.steering import Steering
 from mirage_sim.errors import StateError
 from mirage_sim.geometry import from_yaw_pitch, rescale_intrinsics, yaw_pitch
+from mirage_sim.world import World
 
 Survey = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From `cam2world` `[N, 4, 4]` to the share of each view that is remembered and metres free ahead, `[N]`."""
@@ -124,7 +125,7 @@ class FrontierAgent:
         return turns
 
 
-def survey_world(world: Any, which: int = 0) -> Survey:
+def survey_world(world: World, which: int = 0) -> Survey:
     """Ask the memory of a running world.
 
     Args:

@@ -44,6 +44,7 @@ class ScriptedAgent:
         self._path: Tensor | None = None
         self._next = 1
         self._spent = 0
+        self._arrives = False
 
     def reset(self, observation: Any, info: Info) -> None:
         """Make the plan from the first pose."""
@@ -59,26 +60,25 @@ class ScriptedAgent:
         if self._path is None:
             raise StateError("act needs reset first: no plan is made")
         present = present_pose(observation, info)
-        if bool(info.get("collision")) or self._spent > _PATIENCE + self._steps:
+        if self._arrives or bool(info.get("collision")) or self._spent > _PATIENCE + self._steps:
             self._advance()
         for _ in range(2 * len(self._path)):
             if self._next >= len(self._path):
                 self._begin(present)
             move = self._steering.toward(present, self._path[self._next], self._rests(self._next))
-            self._spent += 1
-            if move.arrives:
-                self._advance()
+            self._arrives, self._spent = move.arrives, self._spent + 1
             if move.action is not None:
                 return move.action
+            self._advance()
         raise InputError("plan must lead to poses that an action reaches, got one that stays where it is")
 
     def _begin(self, start: Tensor) -> None:
         self._path = self._plan(start, self._steps)
-        self._next, self._spent = 1, 0
+        self._next, self._spent, self._arrives = 1, 0, False
 
     def _advance(self) -> None:
         self._next += 1
-        self._spent = 0
+        self._spent, self._arrives = 0, False
 
     def _rests(self, place: int) -> bool:
         """Whether the walk pauses at this pose, to turn or to end, so that its view matters by itself."""

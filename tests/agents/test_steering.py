@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirage_sim.agents.fitting import steering_for
@@ -32,6 +32,7 @@ def arrive(mode: str, present: torch.Tensor, target: torch.Tensor, view: bool, m
     raise AssertionError(f"not there after {most} actions")
 
 
+@settings(max_examples=30)
 @given(
     x=COORDINATE, y=COORDINATE, yaw=st.floats(-3, 3), goal_yaw=st.floats(-3, 3), pitch=st.floats(-1.0, 1.0)
 )
@@ -44,6 +45,7 @@ def test_any_upright_pose_is_met_exactly(
     torch.testing.assert_close(reached, target, rtol=0, atol=1e-5)
 
 
+@settings(max_examples=25)
 @given(x=COORDINATE, y=COORDINATE, yaw=st.floats(-3, 3), goal_yaw=st.floats(-3, 3))
 def test_discrete_actions_come_within_a_step_and_a_turn(
     x: float, y: float, yaw: float, goal_yaw: float

@@ -1,0 +1,116 @@
+"""info, replay and repair: what they say of sound, changed, foreign and torn recordings."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import av
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from mirage_sim.cli.main import EXIT_ERROR, main
+from mirage_sim.cli.rollout import RECORDING
+from tests.cli.conftest import Run
+from tests.models import save_tiny_world_model
+
+
+@pytest.fixture
+def copied(rolled: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(rolled / RECORDING, tmp_path / "walk.hdf5"))
+
+
+def test_info_says_what_is_inside(run: Run, rolled: Path) -> None:
+    code, told, _ = run("info", rolled / RECORDING)
+    assert code == 0
+    assert told["steps"] == 12
+    assert told["model_id"] == "tiny"
+    assert "OpenCV" in told["camera_convention"]
+    assert told["observations"] == {"cam2world": "float32 [4, 4]", "rgb": "uint8 [32, 32, 3]"}
+    assert told["episodes"]["demo_1"].startswith("6 steps, seed 4, reward ")
+
+
+def test_info_for_people(rolled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(rolled / RECORDING)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  rgb: uint8 [32, 32, 3]" in lines
+    assert "steps: 12" in lines
+
+
+def test_replay_makes_a_video_or_a_sheet(run: Run, copied: Path) -> None:
+    code, told, _ = run("replay", copied)
+    assert (code, told["file"]) == (0, str(copied.with_suffix(".mp4")))
+    with av.open(told["file"]) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 7
+    code, told, _ = run("replay", copied, "--out", copied.parent / "new" / "s.png", "--columns", 4)
+    assert code == 0
+    with Image.open(told["file"]) as sheet:
+        assert sheet.size == (4 * 34 - 2, 2 * 34 - 2)
+
+
+def test_simulating_again_gives_the_same_bytes(run: Run, rolled: Path) -> None:
+    code, told, _ = run("replay", rolled / RECORDING, "--check")
+    assert code == 0
+    assert told == {"passed": True, "episodes": 2, "steps": 12, "differences": []}
+
+
+def test_a_changed_pixel_and_a_changed_action_are_found(run: Run, copied: Path) -> None:
+    with h5py.File(copied, "r+") as file:
+        demo = file["data/demo_0"]
+        demo["frames/rgb"][4, 10, 10, 1] += 1
+        demo["rewards"][2] += 0.5
+        file["data/demo_1/actions"][3] = np.zeros(5)
+    code, told, _ = run("replay", copied, "--check")
+    assert code == 1
+    assert not told["passed"]
+    found = set(told["differences"])
+    assert {"demo_0: rgb differs at step 4", "demo_0: reward differs at step 3"} <= found
+    assert "demo_1: cam2world differs at step 4" in found
+    assert "demo_0: cam2world differs at step 1" not in found
+
+
+def test_checking_with_another_model_is_refused(run: Run, copied: Path, tmp_path: Path) -> None:
+    other = save_tiny_world_model(tmp_path / "other", seed=1)
+    code, _, err = run("replay", copied, "--check", "--world-model", other)
+    assert code == EXIT_ERROR
+    assert "needs weights_sha256" in err
+
+
+def test_a_torn_tail_is_cut_off(run: Run, copied: Path) -> None:
+    size = copied.stat().st_size
+    with copied.open("ab") as file:
+        file.write(b"torn" * 100)
+    code, told, _ = run("repair", copied)
+    assert code == 0
+    assert (told["episodes"], told["torn_bytes"], told["damaged"]) == (2, 400, [])
+    assert copied.stat().st_size == size
+
+
+@pytest.mark.parametrize("command", ["info", "replay", "repair"])
+def test_files_that_are_none_are_named(command: str, run: Run, tmp_path: Path) -> None:
+    text = tmp_path / "text.hdf5"
+    text.write_text("no recording")
+    for path in (text, tmp_path / "missing.hdf5"):
+        code, _, err = run(command, path)
+        assert code == EXIT_ERROR
+        assert err.startswith("mirage-sim: ")
+        assert path.name in err or str(tmp_path) in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--out", "walk.gif"), "--out must end in .mp4 or .png"),
+        (("--episode", 7), "episode must be within the 2 recorded, got 7"),
+        (("--key", "taste"), "key must be one of"),
+        (("--key", "cam2world"), "frames must be uint8"),
+    ],
+)
+def test_wrong_wishes_are_named(words: tuple[object, ...], message: str, run: Run, copied: Path) -> None:
+    code, _, err = run("replay", copied, *words)
+    assert code == EXIT_ERROR
+    assert message in err
+    assert [path.name for path in copied.parent.iterdir()] == [copied.name]
