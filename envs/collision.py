@@ -17,14 +17,17 @@ class CollisionConfig:
 
     Attributes:
         radius: Metres around the line of motion that must be free.
+        widest_half: Half the footprint of an entry is added to the radius, so that nobody slips between
+            coarse entries, but no more than this many metres.
         margin: Metres before a surface at which the camera stops; more than the radius, so that a camera that
-            has stopped at a wall can walk along it.
+            has stopped at a wall can walk along it, unless the wall was only seen from afar.
         cells: Rows and columns of the probe.
         fov_deg: Field of view of the probe, degrees.
     """
 
-    radius: float = 0.15
-    margin: float = 0.25
+    radius: float = 0.1
+    widest_half: float = 0.25
+    margin: float = 0.3
     cells: int = 16
     fov_deg: float = 100.0
 
@@ -75,7 +78,9 @@ def free_share(
     centre = torch.arange(config.cells) + 0.5 - lens[0, 2]  # [n]
     across = (centre + offset[:, 0]) / lens[0, 0] * depth  # [B, n, n]
     down = (centre[:, None] + offset[:, 1]) / lens[1, 1] * depth
-    inside = read.mask[:, 0].cpu() & (torch.hypot(across, down) < config.radius)
+    footprint = read.log_scale[:, 0].cpu().exp() * depth / lens[0, 0]  # [B, n, n], metres
+    radius = config.radius + (0.5 * footprint).clamp(max=config.widest_half)
+    inside = read.mask[:, 0].cpu() & (torch.hypot(across, down) < radius)
     nearest = torch.where(inside, depth, torch.inf).flatten(1).amin(dim=1).double()  # [B]
     allowed = torch.minimum((nearest - config.margin).clamp(min=0.0), length)
     return torch.where(moving, allowed / length.clamp(min=1e-6), free)
