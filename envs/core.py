@@ -151,16 +151,16 @@ class ExploreCore:
         here = self.world.cam2world.cpu()  # [B, 4, 4]
         there = torch.eye(4).repeat(self.num_worlds, 1, 1)
         there[index] = self.actions.targets(here[index], actions[index])
-        self.episodes.collision[index] = False
+        stopped = torch.zeros(self.num_worlds, dtype=torch.bool)
         began = time.perf_counter()
         if self.config.collide:
             share = free_share(self.world, here, there, chosen, CollisionConfig())  # [B]
             moved = here[:, :3, 3] + share[:, None].float() * (there[:, :3, 3] - here[:, :3, 3])
             stopped = share < 1.0
             there[stopped, :3, 3] = moved[stopped]
-            self.episodes.collision[index] = stopped.numpy()[index]
         extra = {"collide": 1000.0 * (time.perf_counter() - began)} if self.config.collide else {}
         segment = self.world.step(self._path(here, there, rows), decode=self.config.decodes, worlds=chosen)
+        self.episodes.collision[index] = stopped.numpy()[index]
         self._show(rows, segment, extra)
         rewards = segment.new_area.cpu().double().numpy()
         ends = np.zeros(self.num_worlds, np.bool_)

@@ -26,6 +26,9 @@ Array = np.ndarray[Any, Any]
 class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
     """N worlds of `ExploreEnv` in lockstep, with the results of N single environments with the same seeds.
 
+    The results agree up to the rounding of batched matrix products; the same call on the same machine gives
+    the same bytes.
+
     Made by `gym.make_vec("Mirage/Explore-v0", num_envs=N, vectorization_mode="vector_entry_point")`.
     Resets may be partial through `options["reset_mask"]` (bool [N]); other options go to every world that
     is reset.
