@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy.special
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -136,7 +137,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def mean_and_interval(values: Tensor) -> tuple[float, float]:
-    """Mean and half-width of its 95 % confidence interval (normal), NaN entries left out.
+    """Mean and half-width of its 95 % confidence interval (Student's t), NaN entries left out.
 
     Args:
         values: [N].
@@ -147,5 +148,7 @@ def mean_and_interval(values: Tensor) -> tuple[float, float]:
     known = values[torch.isfinite(values)].double()
     if len(known) == 0:
         return math.nan, math.nan
-    half = 1.96 * float(known.std()) / math.sqrt(len(known)) if len(known) > 1 else math.nan
-    return float(known.mean()), half
+    if len(known) == 1:
+        return float(known.mean()), math.nan
+    quantile = float(scipy.special.stdtrit(len(known) - 1, 0.975))
+    return float(known.mean()), quantile * float(known.std()) / math.sqrt(len(known))

@@ -65,8 +65,8 @@ def test_eval_loop(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
 def test_eval_realism(model_folder: Path, tmp_path: Path) -> None:
     words = ["--worlds", "2", "--length", "2", "--every", "2", "--seeds", "2", "--steps", "1"]
     figures = evaluate(model_folder, tmp_path, "realism", *words)["figures"]
-    assert figures["sharpness"]["codec"]["mean"] > 0
-    assert set(figures["frechet"]["cell"]) == {"on", "off", "codec", "truth_halves"}
+    assert figures["sharpness"]["imagined"]["codec"]["mean"] > 0
+    assert set(figures["frechet"]["imagined"]["cell"]) == {"on", "off", "codec", "truth_halves"}
     assert figures["diversity"]["latent"]["mean"] > 0
 
 

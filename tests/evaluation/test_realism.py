@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.evaluation.realism import Judged, latent_features, seed_spread, world_sharpness
+from mirage_sim.evaluation.realism import Judged, latent_features, seed_spread, unseen_cells, world_sharpness
 from mirage_sim.evaluation.worlds import WorldsConfig, make_test_worlds
+from mirage_sim.geometry import make_intrinsics
 from tests.models import tiny_world_model
 
 
 def judged(unknown: torch.Tensor, **frames: np.ndarray) -> Judged:
     blank = next(iter(frames.values()))
     pictures = {name: frames.get(name, blank) for name in ("truth", "on", "off", "codec")}
-    return Judged(unknown, pictures, {})
+    return Judged({"new": unknown}, pictures, {})
 
 
 def test_sharpness_counts_only_what_was_unknown() -> None:
@@ -26,16 +27,16 @@ def test_sharpness_counts_only_what_was_unknown() -> None:
     flat_left[:, :, :8] = 128
     right = torch.zeros(2, 2, 2, dtype=torch.bool)
     right[:, :, 1] = True
-    ratios = world_sharpness([judged(right, truth=truth, on=flat_left)])
+    ratios = world_sharpness([judged(right, truth=truth, on=flat_left)], "new")
     assert ratios["on"] == pytest.approx(1.0)
-    assert world_sharpness([judged(~right, truth=truth, on=flat_left)])["on"] == 0.0
-    assert math.isnan(world_sharpness([judged(torch.zeros_like(right), truth=truth)])["on"])
+    assert world_sharpness([judged(~right, truth=truth, on=flat_left)], "new")["on"] == 0.0
+    assert math.isnan(world_sharpness([judged(torch.zeros_like(right), truth=truth)], "new")["on"])
 
 
 def test_halved_contrast_has_a_quarter_of_the_energy() -> None:
     truth = 2 * np.random.default_rng(0).integers(0, 127, (1, 16, 16, 3), dtype=np.uint8)
     unknown = torch.ones(1, 2, 2, dtype=torch.bool)
-    ratios = world_sharpness([judged(unknown, truth=truth, off=truth // 2)])
+    ratios = world_sharpness([judged(unknown, truth=truth, off=truth // 2)], "new")
     assert ratios["off"] == pytest.approx(0.25)
     assert ratios["codec"] == pytest.approx(1.0)
 
@@ -61,6 +62,17 @@ def test_features_of_nothing_are_empty() -> None:
         "patch": (0, 12),
         "pooled": (0, 6),
     }
+
+
+def test_what_a_turn_brings_into_view_is_imagined() -> None:
+    config = WorldsConfig(worlds=1, steps=1, yaw_degrees=90, yaw_step_degrees=30)
+    world = next(make_test_worlds(config, make_intrinsics(64, 64, 75.0), (64, 64)))
+    cells = unseen_cells(world, "yaw", [0, 1, 3], (8, 8))
+    sky = torch.nn.functional.avg_pool2d((world.paths["yaw"].depth[:1] == 0).float(), 8) > 0.5
+    assert torch.equal(cells[0], sky[0])
+    assert cells[1, :, 0].all()  # the camera turns left
+    assert cells[1].float().mean() < 0.8
+    assert cells[2].all()
 
 
 def test_seeds_differ_where_nothing_is_known() -> None:
