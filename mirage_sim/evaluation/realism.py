@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.metrics import frechet_distance, gradient_sums
-from mirage_sim.evaluation.report import Aim, estimate, format_table, show, write_sheet
+from mirage_sim.evaluation.report import Aim, estimate, estimate_ratio, format_table, show, write_sheet
 from mirage_sim.evaluation.rollout import decode_latents, encode_frames, roll_out
 from mirage_sim.evaluation.worlds import TestWorld, WorldsConfig, batches, make_test_worlds, seen_before
 from mirage_sim.model.images import frames_to_tensor
@@ -75,11 +75,11 @@ def evaluate_realism(model: WorldModel, config: RealismConfig, out: Path | None 
         out: Folder for the contact sheet; none is drawn if `None`.
 
     Returns:
-        `sharpness[region][kind]` (estimate of the ratio to the truth), `frechet[region][feature][kind]`,
+        `sharpness[region][kind]` (ratio to the truth), `frechet[region][feature][kind]`,
         `share[region]` (of the cells), `diversity`, `aims` and `files`.
     """
     hw = (model.config.height, model.config.width)
-    sharpness: dict[tuple[str, str], list[float]] = defaultdict(list)
+    gradients: dict[tuple[str, str], list[float]] = defaultdict(list)
     features: dict[tuple[str, str, str], list[Tensor]] = defaultdict(list)
     shares: dict[str, list[float]] = defaultdict(list)
     latent_spread: list[float] = []
@@ -91,8 +91,8 @@ def evaluate_realism(model: WorldModel, config: RealismConfig, out: Path | None 
         for row in range(len(group)):
             paths = [each[row] for each in judged]
             for region in REGIONS:
-                for kind, ratio in world_sharpness(paths, region).items():
-                    sharpness[region, kind].append(ratio)
+                for kind, energy in world_gradients(paths, region).items():
+                    gradients[region, kind].append(energy)
                 shares[region].append(
                     float(torch.cat([path.regions[region] for path in paths]).float().mean())
                 )
@@ -108,7 +108,10 @@ def evaluate_realism(model: WorldModel, config: RealismConfig, out: Path | None 
         bar.update(len(group))
     bar.close()
     result: dict[str, Any] = {
-        "sharpness": {r: {kind: estimate(sharpness[r, kind]) for kind in KINDS} for r in REGIONS},
+        "sharpness": {
+            r: {kind: estimate_ratio(gradients[r, kind], gradients[r, "truth"]) for kind in KINDS}
+            for r in REGIONS
+        },
         "frechet": {r: {name: _distances(r, name, features) for name in FEATURES} for r in REGIONS},
         "share": {region: estimate(shares[region]) for region in REGIONS},
         "diversity": {"latent": estimate(latent_spread), "pixel": estimate(pixel_spread)},
@@ -187,15 +190,15 @@ def unseen_cells(world: TestWorld, path: str, places: list[int], hw: tuple[int, 
     return torch.nn.functional.adaptive_avg_pool2d(seen[:, None].float(), hw)[:, 0] < 0.5
 
 
-def world_sharpness(judged: list[Judged], region: str) -> dict[str, float]:
-    """Gradient energy over the truth's, pooled over a region of a world's pixels.
+def world_gradients(judged: list[Judged], region: str) -> dict[str, float]:
+    """Gradient energy summed over a region of a world's pixels.
 
     Args:
         judged: The world's frames, path by path.
         region: "new" or "imagined".
 
     Returns:
-        Ratio by kind; NaN where no two neighbouring pixels are in the region or the truth is flat.
+        Sum by kind, the truth's too; 0 where no two neighbouring pixels are in the region.
     """
     totals: dict[str, float] = defaultdict(float)
     for each in judged:
@@ -204,8 +207,7 @@ def world_sharpness(judged: list[Judged], region: str) -> dict[str, float]:
         mask = cells.repeat_interleave(scale, -1).repeat_interleave(scale, -2)  # [F, H, W]
         for name, frames in each.frames.items():
             totals[name] += float(gradient_sums(frames_to_tensor(frames), mask)[0].sum())
-    truth = totals["truth"]
-    return {name: totals[name] / truth if truth > 0 else float("nan") for name in KINDS}
+    return dict(totals)
 
 
 def latent_features(latents: Tensor, region: Tensor) -> dict[str, Tensor]:

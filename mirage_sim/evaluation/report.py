@@ -76,6 +76,28 @@ def estimate(values: Tensor | Sequence[float]) -> dict[str, float]:
     return {"mean": mean, "ci95": half, "worlds": float(torch.isfinite(known).sum())}
 
 
+def estimate_ratio(tops: Sequence[float], bottoms: Sequence[float]) -> dict[str, float]:
+    """Ratio of two sums over worlds, with its 95 % confidence interval.
+
+    Worlds weigh as much as their denominator, so one with hardly anything in it cannot carry the figure away,
+    as it would in a mean of ratios.
+
+    Args:
+        tops: One numerator per world.
+        bottoms: One denominator per world, at least 0.
+
+    Returns:
+        `mean` (the ratio), `ci95` (half-width, to first order) and `worlds` (those with a denominator).
+    """
+    top, bottom = (torch.as_tensor(values, dtype=torch.float64) for values in (tops, bottoms))
+    top, bottom = top[bottom > 0], bottom[bottom > 0]
+    if len(bottom) == 0:
+        return {"mean": math.nan, "ci95": math.nan, "worlds": 0.0}
+    ratio = float(top.sum() / bottom.sum())
+    _, half = mean_and_interval((top - ratio * bottom) / bottom.mean())
+    return {"mean": ratio, "ci95": half, "worlds": float(len(bottom))}
+
+
 def hardware(device: str) -> dict[str, Any]:
     """Name what the figures were taken on.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
-from mirage_sim.evaluation.realism import Judged, latent_features, seed_spread, unseen_cells, world_sharpness
+from mirage_sim.evaluation.realism import Judged, latent_features, seed_spread, unseen_cells, world_gradients
 from mirage_sim.evaluation.worlds import WorldsConfig, make_test_worlds
 from mirage_sim.geometry import make_intrinsics
 from tests.models import tiny_world_model
@@ -27,18 +25,19 @@ def test_sharpness_counts_only_what_was_unknown() -> None:
     flat_left[:, :, :8] = 128
     right = torch.zeros(2, 2, 2, dtype=torch.bool)
     right[:, :, 1] = True
-    ratios = world_sharpness([judged(right, truth=truth, on=flat_left)], "new")
-    assert ratios["on"] == pytest.approx(1.0)
-    assert world_sharpness([judged(~right, truth=truth, on=flat_left)], "new")["on"] == 0.0
-    assert math.isnan(world_sharpness([judged(torch.zeros_like(right), truth=truth)], "new")["on"])
+    kept = world_gradients([judged(right, truth=truth, on=flat_left)], "new")
+    assert kept["on"] == kept["truth"] > 0
+    assert world_gradients([judged(~right, truth=truth, on=flat_left)], "new")["on"] == 0.0
+    nothing = world_gradients([judged(torch.zeros_like(right), truth=truth)], "new")
+    assert set(nothing.values()) == {0.0}
 
 
 def test_halved_contrast_has_a_quarter_of_the_energy() -> None:
     truth = 2 * np.random.default_rng(0).integers(0, 127, (1, 16, 16, 3), dtype=np.uint8)
     unknown = torch.ones(1, 2, 2, dtype=torch.bool)
-    ratios = world_sharpness([judged(unknown, truth=truth, off=truth // 2)], "new")
-    assert ratios["off"] == pytest.approx(0.25)
-    assert ratios["codec"] == pytest.approx(1.0)
+    energy = world_gradients([judged(unknown, truth=truth, off=truth // 2)], "new")
+    assert energy["off"] == pytest.approx(0.25 * energy["truth"])
+    assert energy["codec"] == energy["truth"]
 
 
 def test_features_come_from_unknown_cells() -> None:

@@ -16,6 +16,7 @@ from mirage_sim.evaluation.report import (
     Aim,
     aims_table,
     estimate,
+    estimate_ratio,
     format_table,
     plain,
     show,
@@ -29,6 +30,16 @@ def test_estimate_counts_worlds_that_have_a_value() -> None:
     assert told["mean"] == 2.0
     assert told["worlds"] == 2.0
     assert told["ci95"] == pytest.approx(12.706, rel=1e-4)  # Student's t with one degree of freedom
+
+
+def test_a_world_with_hardly_anything_does_not_carry_a_ratio_away() -> None:
+    told = estimate_ratio([1.0, 2.0, 5.0, 0.0], [1.0, 2.0, 1e-9, 0.0])
+    assert told["mean"] == pytest.approx(8 / 3)
+    assert told["worlds"] == 3.0
+    exact = estimate_ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    assert exact["mean"] == 2.0
+    assert exact["ci95"] == pytest.approx(0.0, abs=1e-12)
+    assert math.isnan(estimate_ratio([1.0], [0.0])["mean"])
 
 
 def test_aims_say_by_how_much_they_are_missed() -> None:
