@@ -31,7 +31,7 @@ clean:
 
 # torch goes first and pinned: without a pin, pip may pick a build that brings gigabytes of GPU libraries.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) --editable .
 	touch $@

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import av
+import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from mirage_sim.cli.main import EXIT_ERROR, main
 from mirage_sim.cli.rollout import RECORDING
+from mirage_sim.recording import RecordHDF5
 from tests.cli.conftest import Run
 from tests.models import save_tiny_world_model
 
@@ -86,6 +88,33 @@ def test_a_torn_tail_is_cut_off(run: Run, copied: Path) -> None:
     assert code == 0
     assert (told["episodes"], told["torn_bytes"], told["damaged"]) == (2, 400, [])
     assert copied.stat().st_size == size
+
+
+def test_episodes_in_one_place_are_simulated_again(run: Run, model_folder: Path, tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / "place.hdf5", np.eye(4, dtype=np.float32)
+    elsewhere[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]
+    env = RecordHDF5(gym.make("Mirage/Explore-v0", world_model=str(model_folder), max_episode_steps=3), path)
+    for seed, options in ((5, {}), (None, {"keep_world": True, "cam2world": elsewhere}), (None, {})):
+        env.reset(seed=seed, options=options)
+        for _ in range(3):
+            env.step(np.array([0.2, 0, 0, 0.5, 0], np.float32))
+    env.close()
+    code, told, _ = run("replay", path, "--check")
+    assert (code, told["episodes"], told["differences"]) == (0, 3, [])
+
+
+def test_an_episode_from_an_image_cannot_be_simulated_again(
+    run: Run, model_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "image.hdf5"
+    env = RecordHDF5(gym.make("Mirage/Explore-v0", world_model=str(model_folder), max_episode_steps=1), path)
+    image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    env.reset(seed=5, options={"image": image, "depth": np.ones((32, 32), np.float64)})
+    env.step(np.zeros(5, np.float32))
+    env.close()
+    code, _, err = run("replay", path, "--check")
+    assert code == EXIT_ERROR
+    assert "began from depth" in err
 
 
 @pytest.mark.parametrize("command", ["info", "replay", "repair"])
