@@ -123,7 +123,7 @@ class EmbeddedCodec(nn.Module):
             )
         images = frames.flatten(0, 1).to(self.autoencoder.dtype)
         raw = self.autoencoder.encode(images).latent.float()  # [B*F, C, h, w]
-        latents = (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
+        latents: Tensor = (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
         return latents.reshape(*frames.shape[:2], *latents.shape[1:])  # [B, F, C, h, w]
 
     def decode(self, latents: Tensor, context: Tensor | None = None) -> Tensor:
@@ -139,7 +139,8 @@ class EmbeddedCodec(nn.Module):
         del context
         check_shape("latents", latents, ["B", "T", self.channels, "h", "w"])
         raw = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-        frames = self.autoencoder.decode(raw.flatten(0, 1).to(self.autoencoder.dtype)).sample.float()
+        decoded = self.autoencoder.decode(raw.flatten(0, 1).to(self.autoencoder.dtype)).sample
+        frames: Tensor = decoded.float()
         return frames.reshape(*latents.shape[:2], *frames.shape[1:])
 
 
@@ -179,7 +180,7 @@ class WanCodec(nn.Module):
         if (frames.shape[1] - 1) % self.temporal_stride:
             raise InputError(f"frames must hold 1 + {self.temporal_stride}k frames, got {frames.shape[1]}")
         video = frames.transpose(1, 2)  # [B, 3, F, H, W]
-        raw = self.autoencoder.encode(video).latent_dist.mode().transpose(1, 2)  # [B, T, C, h, w]
+        raw: Tensor = self.autoencoder.encode(video).latent_dist.mode().transpose(1, 2)  # [B, T, C, h, w]
         return (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
     def decode(self, latents: Tensor, context: Tensor | None = None) -> Tensor:

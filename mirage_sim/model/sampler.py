@@ -87,8 +87,8 @@ def patch_fraction(known: Tensor, patch: tuple[int, int], known_fraction: float)
         float32 [B, T, h', w'].
     """
     rows, columns = patch
-    blocks = known.unflatten(-1, (-1, columns)).unflatten(-3, (-1, rows))  # [B, T, h', 2, w', 2]
-    whole = blocks.all(dim=-1).all(dim=-2)  # [B, T, h', w']
+    grid = (known.shape[-2] // rows, rows, known.shape[-1] // columns, columns)
+    whole = known.reshape(*known.shape[:-2], *grid).all(dim=-1).all(dim=-2)  # [B, T, h', w']
     return torch.where(whole, known_fraction, 1.0)
 
 

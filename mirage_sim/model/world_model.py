@@ -32,7 +32,7 @@ KIND = "mirage_sim.world_model"
 SCHEMA_VERSION = 1
 CONFIG_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
-KEEP_FLOAT32 = ("time_embedder", "scale_shift_table", "norm", "latent_mean", "latent_std")
+KEEP_FLOAT32 = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3", "norm_out", "latent_")
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,10 @@ class Schedule:
 
 SCHEDULES = {
     "codec": Schedule(3000, 16, 1e-3, 200),
-    "depth": Schedule(700, 32, 1e-3, 100),
-    "backbone": Schedule(900, 16, 8e-4, 150),
-    "branch": Schedule(900, 16, 8e-4, 150),
-    "lora": Schedule(1400, 16, 5e-4, 150),
+    "depth": Schedule(500, 32, 1e-3, 100),
+    "backbone": Schedule(700, 16, 8e-4, 150),
+    "branch": Schedule(500, 16, 8e-4, 150),
+    "lora": Schedule(850, 16, 5e-4, 150),
 }
 
 
