@@ -18,6 +18,16 @@ from mirage_sim.world.state import Context
 ReferenceGroups = Sequence[tuple[Tensor, Tensor | None]]
 
 
+def empty_read(model: WorldModel, worlds: int, frames: int) -> MemoryRead:
+    """The answer of an empty memory: nothing known in any cell of any frame."""
+    shape = (worlds, frames, *model.latent_hw)
+
+    def zeros(*channels: int) -> Tensor:
+        return torch.zeros(*shape[:2], *channels, *shape[2:], device=model.device)
+
+    return MemoryRead(zeros(model.codec.channels), zeros().bool(), zeros(), zeros(2), zeros(), zeros())
+
+
 def group_references(
     views: Tensor,  # [B, K, C, h, w]
     places: Tensor,  # [B, R]

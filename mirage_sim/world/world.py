@@ -8,7 +8,6 @@ Source: paper, section on the life of the memory; the batched state machine is o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +19,24 @@ from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError, StateError, check_shape
 from mirage_sim.geometry import (
-    check_depth,
-    check_intrinsics,
     check_pose,
     downsample_depth,
     rescale_intrinsics,
 )
 from mirage_sim.memory import MemoryRead, SpatialMemory
 from mirage_sim.memory.overlap import select_references
-from mirage_sim.model.images import check_image, frames_to_tensor, tensor_to_frames
+from mirage_sim.model.images import frames_to_tensor, tensor_to_frames
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.world.imagine import ReferenceGroups, group_references, imagine, perceive_depth
+from mirage_sim.world.clock import Clock
+from mirage_sim.world.imagine import (
+    ReferenceGroups,
+    empty_read,
+    group_references,
+    imagine,
+    perceive_depth,
+)
 from mirage_sim.world.segment import Segment
+from mirage_sim.world.start import check_start
 from mirage_sim.world.state import Context, WorldState
 
 Array = np.ndarray[Any, Any]
@@ -50,25 +55,6 @@ class WorldConfig:
     memory: bool = True
     reference_voxel: float = 0.3
     reference_overlap: float = 0.04
-
-
-class _Clock:
-    """Milliseconds between one `lap` and the next."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.laps: dict[str, float] = {}
-        self._last = self._now()
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = self._now()
-        self.laps[name] = self.laps.get(name, 0.0) + 1000.0 * (now - self._last)
-        self._last = now
 
 
 class World:
@@ -143,33 +129,19 @@ class World:
             InputTypeError: If the image is not uint8.
         """
         chosen = self._chosen(worlds)
-        settings = self.model.config
-        check_image("first_frame", first_frame, settings.height, settings.width)
-        check_shape("first_frame", first_frame, [self.num_worlds, "H", "W", 3])
         check_shape("cam2world", cam2world, [self.num_worlds, 4, 4])
         index = chosen.nonzero().flatten()
         rows = index.tolist()
-        check_pose("cam2world", cam2world[rows])
-        matrix = self.model.intrinsics() if intrinsics is None else torch.as_tensor(intrinsics)
-        matrix = matrix.to(self.device, torch.float32).expand(self.num_worlds, 3, 3)
-        check_intrinsics("intrinsics", matrix[rows])
-        if depth is not None:
-            depth = torch.as_tensor(depth).to(self.device, torch.float32)
-            check_shape("depth", depth, [self.num_worlds, settings.height, settings.width])
-            check_depth("depth", depth[rows])
-        numbers = list(range(self.num_worlds)) if seeds is None else [int(seed) for seed in seeds]
-        if len(numbers) != self.num_worlds:
-            raise InputError(f"seeds must hold {self.num_worlds} numbers, got {len(numbers)}")
-
-        clock = _Clock(self.device)
+        start = check_start(self.model, rows, first_frame, cam2world, intrinsics, seeds, depth)
+        clock = Clock(self.device)
         for row in rows:
-            self.generators[row].manual_seed(numbers[row])
+            self.generators[row].manual_seed(start.seeds[row])
         self.memory.reset(chosen)
         pose = cam2world.to(self.device, torch.float32)[index]
         latents = self.model.codec.encode(frames_to_tensor(first_frame[rows], self.device)[:, None])
         clock.lap("generate")
         first = latents[:, 0].float()
-        steps = settings.preceding
+        steps = self.model.config.preceding
         self._context.put(
             index,
             Context(
@@ -177,14 +149,14 @@ class World:
                 pose[:, None].expand(-1, steps, -1, -1),
                 first,
                 pose,
-                matrix[index],
+                start.intrinsics[index],
                 torch.ones(len(rows), dtype=torch.bool, device=self.device),
             ),
         )
         given = None
-        if depth is not None:
-            given = downsample_depth(depth[index], self.model.codec.spatial_stride)[:, None]
-        nothing = self._nothing(len(rows), 1)
+        if start.depth is not None:
+            given = downsample_depth(start.depth[index], self.model.codec.spatial_stride)[:, None]
+        nothing = empty_read(self.model, len(rows), 1)
         return self._finish(latents.float(), nothing, pose[:, None], index, chosen, clock, True, given)
 
     @torch.no_grad()
@@ -210,7 +182,7 @@ class World:
         if not bool(self._context.started[index].all()):
             raise StateError("step needs worlds that have begun: call reset first")
         poses = cam2world.to(self.device, torch.float32)[index]  # [b, T, 4, 4]
-        clock = _Clock(self.device)
+        clock = Clock(self.device)
         read = self._read(poses, index, chosen)
         clock.lap("read")
         references = self._references(poses, index)
@@ -389,22 +361,9 @@ class World:
         )
         return group_references(self.memory.keyframes.views.latents, *chosen, index)
 
-    def _nothing(self, count: int, frames: int) -> MemoryRead:
-        """The answer of an empty memory."""
-        shape = (count, frames, *self.model.latent_hw)
-        zeros = torch.zeros(shape, device=self.device)
-        return MemoryRead(
-            torch.zeros(count, frames, self.model.codec.channels, *self.model.latent_hw, device=self.device),
-            zeros.bool(),
-            zeros,
-            torch.zeros(count, frames, 2, *self.model.latent_hw, device=self.device),
-            zeros,
-            zeros,
-        )
-
     def _read(self, poses: Tensor, index: Tensor, chosen: Tensor) -> MemoryRead:
         if not self.config.memory:
-            return self._nothing(len(index), poses.shape[1])
+            return empty_read(self.model, len(index), poses.shape[1])
         cameras, lens = self._cameras(poses, index)
         read = self.memory.read(cameras, lens, self.model.latent_hw, chosen)
         return MemoryRead(**{name: value[index] for name, value in vars(read).items()})
@@ -416,7 +375,7 @@ class World:
         poses: Tensor,  # [b, T, 4, 4]
         index: Tensor,  # [b]
         chosen: Tensor,  # [B]
-        clock: _Clock,
+        clock: Clock,
         decode: bool,
         given_depth: Tensor | None,
     ) -> Segment:

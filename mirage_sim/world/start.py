@@ -1,0 +1,78 @@
+"""Start: what a world begins from, checked before anything of it is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mirage_sim.errors import InputError, check_shape
+from mirage_sim.geometry import check_depth, check_intrinsics, check_pose
+from mirage_sim.model.images import check_image
+from mirage_sim.model.world_model import WorldModel
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Checked arguments of a reset, on the model's device.
+
+    Attributes:
+        intrinsics: In pixels, [B, 3, 3].
+        depth: z-depth in metres, [B, H, W], or `None`.
+        seeds: One per world.
+    """
+
+    intrinsics: Tensor
+    depth: Tensor | None
+    seeds: list[int]
+
+
+def check_start(
+    model: WorldModel,
+    rows: list[int],
+    first_frame: Array,
+    cam2world: Tensor,
+    intrinsics: Tensor | None,
+    seeds: Sequence[int] | None,
+    depth: Array | Tensor | None,
+) -> Start:
+    """Check what worlds begin from.
+
+    Args:
+        model: Fixes the image size and the default lens.
+        rows: Worlds that begin; only their poses, depths and lenses are looked at.
+        first_frame: uint8 [B, H, W, 3].
+        cam2world: [B, 4, 4].
+        intrinsics: [B, 3, 3] or [3, 3] in pixels; the model's own if `None`.
+        seeds: One per world; 0, 1, … if `None`.
+        depth: [B, H, W] in metres, or `None`.
+
+    Returns:
+        The checked arguments.
+
+    Raises:
+        InputError: If a shape, a pose, a depth or the intrinsics are wrong.
+        InputTypeError: If the image is not uint8.
+    """
+    height, width = model.config.height, model.config.width
+    check_image("first_frame", first_frame, height, width)
+    worlds = len(cam2world)
+    check_shape("first_frame", first_frame, [worlds, "H", "W", 3])
+    check_pose("cam2world", cam2world[rows])
+    matrix = model.intrinsics() if intrinsics is None else torch.as_tensor(intrinsics)
+    matrix = matrix.to(model.device, torch.float32).expand(worlds, 3, 3)
+    check_intrinsics("intrinsics", matrix[rows])
+    if depth is not None:
+        depth = torch.as_tensor(depth).to(model.device, torch.float32)
+        check_shape("depth", depth, [worlds, height, width])
+        check_depth("depth", depth[rows])
+    numbers = list(range(worlds)) if seeds is None else [int(seed) for seed in seeds]
+    if len(numbers) != worlds:
+        raise InputError(f"seeds must hold {worlds} numbers, got {len(numbers)}")
+    return Start(matrix, depth, numbers)
