@@ -177,7 +177,7 @@ class WorldModel(nn.Module):
     def cast(self, dtype: torch.dtype) -> WorldModel:
         """Cast the large weights to `dtype`; norms, tables and statistics stay float32."""
         for name, parameter in self.named_parameters():
-            if not any(part in name for part in KEEP_FLOAT32) or name.startswith("codec.autoencoder"):
+            if not _stays_float32(name):
                 parameter.data = parameter.data.to(dtype)
         return self
 
@@ -190,8 +190,8 @@ class WorldModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {}
         for name, tensor in self.state_dict().items():
-            small = any(part in name for part in KEEP_FLOAT32) and not name.startswith("codec.autoencoder")
-            tensors[name] = tensor.detach().cpu().to(torch.float32 if small else torch.bfloat16).contiguous()
+            dtype = torch.float32 if _stays_float32(name) else torch.bfloat16
+            tensors[name] = tensor.detach().cpu().to(dtype).contiguous()
         temporary = folder / (WEIGHTS_FILE + ".tmp")
         save_file(tensors, temporary)
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
@@ -205,6 +205,11 @@ class WorldModel(nn.Module):
         temporary = folder / (CONFIG_FILE + ".tmp")
         temporary.write_text(json.dumps(text, indent=2) + "\n")
         os.replace(temporary, folder / CONFIG_FILE)
+
+
+def _stays_float32(name: str) -> bool:
+    """Whether the tensor of this name is never cast: norms, tables and statistics outside the autoencoder."""
+    return any(part in name for part in KEEP_FLOAT32) and not name.startswith("codec.autoencoder")
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

@@ -24,7 +24,6 @@ from tqdm import tqdm
 from mirage_sim.errors import FileFormatError, InputError
 
 BatchLoss = Callable[[np.random.Generator], tuple[Tensor, dict[str, float]]]
-Validate = Callable[[], dict[str, float]]
 
 
 @dataclass(frozen=True)

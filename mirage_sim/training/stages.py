@@ -22,7 +22,7 @@ from mirage_sim.training.data import ClipsConfig, read_clips, record_clips
 from mirage_sim.training.depth import train_depth
 from mirage_sim.training.generator import train_generator
 from mirage_sim.training.loop import StageConfig
-from mirage_sim.training.samples import LatentClips, encode_clips
+from mirage_sim.training.samples import encode_clips
 
 STAGES = ("data", "codec", "depth", "backbone", "branch", "lora", "export")
 
@@ -126,6 +126,3 @@ def load_trained(folder: Path) -> WorldModel:
     """Load the model of a run in float32, to train it further."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return load_folder(folder).to(device)
-
-
-__all__ = ["SCHEDULES", "STAGES", "LatentClips", "add_arguments", "load_trained", "run"]
