@@ -13,10 +13,9 @@ from mirage_sim.errors import InputError
 from mirage_sim.evaluation.metrics import gradient_energy, psnr, ssim
 from mirage_sim.evaluation.report import Aim, estimate, format_table, show, write_sheet
 from mirage_sim.evaluation.rollout import reconstruct
-from mirage_sim.evaluation.worlds import SPLITS
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.scenes import make_scene
+from mirage_sim.scenes import SPLITS, make_scene
 
 Array = np.ndarray[Any, Any]
 

@@ -18,8 +18,9 @@ from mirage_sim.evaluation.options import (
 )
 from mirage_sim.evaluation.realism import RealismConfig, evaluate_realism, realism_table
 from mirage_sim.evaluation.walk import WalkRunConfig, evaluate_walk, walk_table
-from mirage_sim.evaluation.worlds import SPLITS, WorldsConfig
+from mirage_sim.evaluation.worlds import WorldsConfig
 from mirage_sim.model.world_model import WorldModel
+from mirage_sim.scenes import SPLITS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

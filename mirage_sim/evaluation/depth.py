@@ -13,12 +13,12 @@ from tqdm import tqdm
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.report import estimate, format_table, show
 from mirage_sim.evaluation.rollout import encode_frames
-from mirage_sim.evaluation.worlds import SPLITS, render_path
+from mirage_sim.evaluation.worlds import render_path
 from mirage_sim.geometry import downsample_depth, ray_directions, rescale_intrinsics
 from mirage_sim.memory import SpatialMemory
 from mirage_sim.model.depth_head import depth_geometry
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.scenes import make_scene
+from mirage_sim.scenes import SPLITS, make_scene
 
 SETTINGS = ("alone", "with_memory")
 

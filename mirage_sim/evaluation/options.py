@@ -10,8 +10,8 @@ from typing import Any
 
 from mirage_sim.evaluation.report import aims_table, hardware, plain, write_json
 from mirage_sim.evaluation.rollout import with_sampling
-from mirage_sim.evaluation.worlds import SPLITS
 from mirage_sim.model.world_model import WorldModel, load_world_model
+from mirage_sim.scenes import SPLITS
 
 
 def add_model_options(parser: argparse.ArgumentParser, name: str) -> None:

@@ -13,10 +13,9 @@ import torch
 
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.report import Aim, format_table, show
-from mirage_sim.evaluation.worlds import SPLITS
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.recording import HDF5Writer, make_env_args
-from mirage_sim.scenes import make_scene
+from mirage_sim.scenes import SPLITS, make_scene
 from mirage_sim.world import World
 
 NETWORK_PARTS = ("generate", "depth", "decode")

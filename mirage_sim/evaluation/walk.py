@@ -17,10 +17,9 @@ from tqdm import tqdm
 from mirage_sim.errors import InputError, StateError
 from mirage_sim.evaluation.metrics import gradient_energy
 from mirage_sim.evaluation.report import Aim, format_table, show, write_sheet
-from mirage_sim.evaluation.worlds import SPLITS
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.scenes import make_scene
+from mirage_sim.scenes import SPLITS, make_scene
 from mirage_sim.world import World
 
 Array = np.ndarray[Any, Any]

@@ -18,11 +18,10 @@ from torch import Tensor
 
 from mirage_sim.errors import InputError
 from mirage_sim.geometry import from_yaw_pitch, project, unproject, yaw_pitch, yaw_sweep
-from mirage_sim.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, Scene, make_scene
+from mirage_sim.scenes import SPLITS, Scene, make_scene
 
 Array = np.ndarray[Any, Any]
 
-SPLITS = {"train": TRAIN_SEEDS, "validation": VALIDATION_SEEDS, "test": TEST_SEEDS}
 _ATTEMPTS = 400
 _RADIUS = 0.3
 

@@ -9,6 +9,7 @@ from mirage_sim.errors import InputError
 TRAIN_SEEDS = range(0, 100_000)
 VALIDATION_SEEDS = range(100_000, 110_000)
 TEST_SEEDS = range(110_000, 120_000)
+SPLITS = {"train": TRAIN_SEEDS, "validation": VALIDATION_SEEDS, "test": TEST_SEEDS}
 
 Split = Literal["train", "validation", "test"]
 

@@ -17,11 +17,9 @@ from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.geometry.cameras import downsample_depth, make_intrinsics
 from mirage_sim.geometry.poses import relative
 from mirage_sim.recording import HDF5Reader, HDF5Writer, make_env_args
-from mirage_sim.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, make_scene
+from mirage_sim.scenes import SPLITS, make_scene
 
 Array = np.ndarray[Any, Any]
-
-SPLITS = {"train": TRAIN_SEEDS, "validation": VALIDATION_SEEDS, "test": TEST_SEEDS}
 
 
 @dataclass(frozen=True)
