@@ -15,7 +15,7 @@ from mirage_sim.evaluation.report import Aim, estimate, format_table, show, writ
 from mirage_sim.evaluation.rollout import reconstruct
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.scenes import SPLITS, make_scene
+from mirage_sim.scenes import first_seeds, make_scene
 
 Array = np.ndarray[Any, Any]
 
@@ -40,10 +40,7 @@ class FramesConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.split not in SPLITS:
-            raise InputError(f"split must be one of {sorted(SPLITS)}, got {self.split!r}")
-        if not 0 < self.worlds <= len(SPLITS[self.split]):
-            raise InputError(f"worlds must be in 1..{len(SPLITS[self.split])}, got {self.worlds}")
+        first_seeds(self.split, self.worlds)
         if min(self.frames, self.sheet_worlds) < 1 or self.seed < 0:
             raise InputError(f"frames and sheet_worlds must be at least 1 and seed at least 0, got {self}")
 
@@ -64,7 +61,9 @@ def evaluate_codec(model: WorldModel, config: FramesConfig, out: Path | None = N
     lens = model.intrinsics()
     psnrs, ssims, sharpness = [], [], []
     rows: list[list[Array]] = []
-    for scene_seed in tqdm(SPLITS[config.split][: config.worlds], desc="codec", unit="world", disable=None):
+    for scene_seed in tqdm(
+        first_seeds(config.split, config.worlds), desc="codec", unit="world", disable=None
+    ):
         with make_scene(scene_seed) as scene:
             rng = np.random.default_rng([scene_seed, config.seed])
             poses = [scene.sample_pose(rng) for _ in range(config.frames)]

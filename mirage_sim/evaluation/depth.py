@@ -18,7 +18,7 @@ from mirage_sim.geometry import downsample_depth, ray_directions, rescale_intrin
 from mirage_sim.memory import SpatialMemory
 from mirage_sim.model.depth_head import depth_geometry
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.scenes import SPLITS, make_scene
+from mirage_sim.scenes import first_seeds, make_scene
 
 SETTINGS = ("alone", "with_memory")
 
@@ -43,10 +43,7 @@ class DepthConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.split not in SPLITS:
-            raise InputError(f"split must be one of {sorted(SPLITS)}, got {self.split!r}")
-        if not 0 < self.worlds <= len(SPLITS[self.split]):
-            raise InputError(f"worlds must be in 1..{len(SPLITS[self.split])}, got {self.worlds}")
+        first_seeds(self.split, self.worlds)
         if min(self.pairs, self.gap) < 1 or self.seed < 0:
             raise InputError(f"pairs and gap must be at least 1 and seed at least 0, got {self}")
 
@@ -67,7 +64,9 @@ def evaluate_depth(model: WorldModel, config: DepthConfig) -> dict[str, Any]:
         setting: {cells: {} for cells in ("all", "unknown")} for setting in SETTINGS
     }
     shares: list[float] = []
-    for scene_seed in tqdm(SPLITS[config.split][: config.worlds], desc="depth", unit="world", disable=None):
+    for scene_seed in tqdm(
+        first_seeds(config.split, config.worlds), desc="depth", unit="world", disable=None
+    ):
         views = true_pairs(model, scene_seed, config)
         known_depth, known = remembered(model, views)
         shares.append(float(known.float().mean()))

@@ -19,7 +19,7 @@ from mirage_sim.evaluation.metrics import gradient_energy
 from mirage_sim.evaluation.report import Aim, format_table, show, write_sheet
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.scenes import SPLITS, make_scene
+from mirage_sim.scenes import first_seeds, make_scene
 from mirage_sim.world import World
 
 Array = np.ndarray[Any, Any]
@@ -52,10 +52,7 @@ class WalkRunConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.split not in SPLITS:
-            raise InputError(f"split must be one of {sorted(SPLITS)}, got {self.split!r}")
-        if not 0 <= self.index < len(SPLITS[self.split]):
-            raise InputError(f"index must be in 0..{len(SPLITS[self.split]) - 1}, got {self.index}")
+        first_seeds(self.split, self.index + 1, "index, counted from 1,")
         if self.seed < 0 or self.sheet_every < 0:
             raise InputError(f"seed and sheet_every must be at least 0, got {self.seed}, {self.sheet_every}")
         if not 0 < 2 * self.window <= self.steps:
@@ -82,7 +79,7 @@ def evaluate_walk(model: WorldModel, config: WalkRunConfig, out: Path | None = N
     series |= {f"truth_{name}": [] for name in PICTURES}
     every = config.sheet_every or max(1, config.steps // 20)
     rows: list[list[Array]] = []
-    with make_scene(SPLITS[config.split][config.index]) as scene:
+    with make_scene(first_seeds(config.split, config.index + 1)[-1]) as scene:
         rng = np.random.default_rng([scene.seed, config.seed])
         cameras = scene.plan_walk(rng, config.steps + 1)  # [steps + 1, 4, 4]
         view = scene.render(cameras[0], lens, hw)

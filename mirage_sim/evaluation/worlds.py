@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mirage_sim.errors import InputError
 from mirage_sim.geometry import from_yaw_pitch, project, unproject, yaw_pitch, yaw_sweep
-from mirage_sim.scenes import SPLITS, Scene, make_scene
+from mirage_sim.scenes import Scene, first_seeds, make_scene
 
 Array = np.ndarray[Any, Any]
 
@@ -54,10 +54,7 @@ class WorldsConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.split not in SPLITS:
-            raise InputError(f"split must be one of {sorted(SPLITS)}, got {self.split!r}")
-        if not 0 < self.worlds <= len(SPLITS[self.split]):
-            raise InputError(f"worlds must be in 1..{len(SPLITS[self.split])}, got {self.worlds}")
+        first_seeds(self.split, self.worlds)
         if self.steps < 1 or self.seed < 0:
             raise InputError(
                 f"steps must be at least 1 and seed at least 0, got {self.steps} and {self.seed}"
@@ -134,7 +131,7 @@ def make_test_worlds(
 
     Source: ours.
     """
-    for index, scene_seed in enumerate(SPLITS[config.split][: config.worlds]):
+    for index, scene_seed in enumerate(first_seeds(config.split, config.worlds)):
         with make_scene(scene_seed) as scene:
             out = plan_out(scene, np.random.default_rng([scene_seed, config.seed]), config)
             cameras = {"out": out, "yaw": yaw_sweep(out[0], config.yaw_degrees, config.yaw_steps)}

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from mirage_sim.errors import InputError, StateError, check_shape
+from mirage_sim.geometry.cameras import rescale_intrinsics
 from mirage_sim.geometry.conventions import (
     cam2world_to_pybullet_view,
     intrinsics_to_pybullet_projection,
@@ -35,6 +36,8 @@ NEAR, FAR = 0.05, 40.0
 SKY_ID = -1
 """Segmentation id of pixels that show the sky; their depth is 0 (unknown)."""
 CELL = 0.1
+SAMPLES = 2
+"""Colour samples per pixel and axis; depth and ids are those of the pixel's centre."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,28 @@ class Scene:
         check_shape("intrinsics", intrinsics, [3, 3])
         if self._client < 0:
             raise StateError("the scene is closed")
+        _, buffer, ids = self._draw(cam2world, intrinsics, hw)
+        sky = ids < 0
+        metres = pybullet_depth_to_metres(torch.from_numpy(buffer), NEAR, FAR).numpy()
+        depth = np.where(sky, 0.0, metres).astype(np.float32)
+        return View(self._colours(cam2world, intrinsics, hw), depth, np.where(sky, SKY_ID, ids))
+
+    def _colours(self, cam2world: Tensor, intrinsics: Tensor, hw: tuple[int, int]) -> NDArray[np.uint8]:
+        """Colour [H, W, 3] without jagged edges: the mean of the samples of every pixel."""
+        finer = (SAMPLES * hw[0], SAMPLES * hw[1])
+        lens = rescale_intrinsics(intrinsics, float(SAMPLES))
+        colour, _, ids = self._draw(cam2world, lens, finer)
+        sky = ids < 0
+        if sky.any():
+            colour[sky] = paint_sky(cam2world, lens, finer, self._sky)[sky]
+        samples = colour.reshape(hw[0], SAMPLES, hw[1], SAMPLES, 3)
+        mean: NDArray[np.uint8] = np.round(samples.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
+        return mean
+
+    def _draw(
+        self, cam2world: Tensor, intrinsics: Tensor, hw: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
+        """One sample per pixel: colour [H, W, 3], depth buffer [H, W], body ids [H, W] (negative: none)."""
         height, width = hw
         _, _, colour, buffer, ids = pybullet.getCameraImage(
             width,
@@ -161,16 +186,11 @@ class Scene:
             renderer=pybullet.ER_TINY_RENDERER,
             physicsClientId=self._client,
         )
-        rgb = np.asarray(colour, dtype=np.uint8).reshape(height, width, 4)[..., :3].copy()
-        segmentation = np.asarray(ids, dtype=np.int32).reshape(height, width).copy()
-        sky = segmentation < 0
-        segmentation[sky] = SKY_ID
-        drawn = torch.from_numpy(np.array(buffer).reshape(height, width))
-        metres = pybullet_depth_to_metres(drawn, NEAR, FAR)
-        depth = np.where(sky, 0.0, metres.numpy()).astype(np.float32)
-        if sky.any():
-            rgb[sky] = paint_sky(cam2world, intrinsics, hw, self._sky)[sky]
-        return View(rgb, depth, segmentation)
+        return (
+            np.asarray(colour, dtype=np.uint8).reshape(height, width, 4)[..., :3].copy(),
+            np.array(buffer, dtype=np.float32).reshape(height, width),
+            np.array(ids, dtype=np.int32).reshape(height, width),
+        )
 
     def is_free(self, position: Any, radius: float) -> bool:
         """Whether an upright disc may stand somewhere; furniture counts as high as the room.

@@ -9,9 +9,31 @@ from mirage_sim.errors import InputError
 TRAIN_SEEDS = range(0, 100_000)
 VALIDATION_SEEDS = range(100_000, 110_000)
 TEST_SEEDS = range(110_000, 120_000)
+Split = Literal["train", "validation", "test"]
 SPLITS = {"train": TRAIN_SEEDS, "validation": VALIDATION_SEEDS, "test": TEST_SEEDS}
 
-Split = Literal["train", "validation", "test"]
+
+def first_seeds(split: str, count: int, argument: str = "worlds") -> range:
+    """Give the first seeds of a split.
+
+    Args:
+        split: "train", "validation" or "test".
+        count: How many.
+        argument: Name of the count in the error.
+
+    Returns:
+        Scene seeds.
+
+    Raises:
+        InputError: If there is no such split or it has not as many.
+
+    Source: ours.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split must be one of {sorted(SPLITS)}, got {split!r}")
+    if not 0 < count <= len(SPLITS[split]):
+        raise InputError(f"{argument} must be in 1..{len(SPLITS[split])}, got {count}")
+    return SPLITS[split][:count]
 
 
 def split_of(seed: int) -> Split:

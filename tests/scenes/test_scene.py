@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_erosion
 
 from mirage_sim.errors import InputError, StateError
-from mirage_sim.geometry.cameras import make_intrinsics, ray_directions
+from mirage_sim.geometry.cameras import make_intrinsics, ray_directions, rescale_intrinsics
 from mirage_sim.geometry.poses import from_yaw_pitch
 from mirage_sim.scenes import SKY_ID, Scene, make_scene
 from mirage_sim.scenes.layout import WALL_THICKNESS
@@ -128,8 +129,23 @@ def test_sky_stands_still_when_the_camera_moves_but_does_not_turn() -> None:
             second = first.clone()
             second[:2, 3] += 0.02
             views = [scene.render(pose, INTRINSICS, HW) for pose in (first, second)]
-            both = (views[0].depth == 0) & (views[1].depth == 0)
+            both = binary_erosion((views[0].depth == 0) & (views[1].depth == 0), np.ones((3, 3)))
             np.testing.assert_array_equal(views[0].rgb[both], views[1].rgb[both])
+
+
+def test_colours_are_means_over_pixels_and_depth_is_that_of_their_centres(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pose = scene.sample_pose(np.random.default_rng(1))
+    view = scene.render(pose, INTRINSICS, HW)
+    monkeypatch.setattr("mirage_sim.scenes.scene.SAMPLES", 1)
+    jagged = scene.render(pose, INTRINSICS, HW)
+    fine = scene.render(pose, rescale_intrinsics(INTRINSICS, 2.0), (2 * SIZE, 2 * SIZE)).rgb
+    means = fine.reshape(SIZE, 2, SIZE, 2, 3).mean(axis=(1, 3))
+    assert np.abs(view.rgb - means).max() <= 0.5
+    assert not np.array_equal(view.rgb, jagged.rgb)
+    np.testing.assert_array_equal(view.depth, jagged.depth)
+    np.testing.assert_array_equal(view.segmentation, jagged.segmentation)
 
 
 def test_every_id_in_an_image_has_a_name_and_rooms_are_furnished(scene: Scene) -> None:
