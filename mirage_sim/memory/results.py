@@ -15,7 +15,8 @@ class MemoryRead:
         latents: Tokens `[B, T, C, h, w]`, float32.
         mask: Boolean `[B, T, h, w]`, true where the memory knows the cell.
         depth: Z-depth of the entry `[B, T, h, w]` in metres.
-        offset: Where in the cell the entry fell `[B, T, 2, h, w]`, (u, v) from the centre in [-0.5, 0.5].
+        offset: Where the entry fell `[B, T, 2, h, w]`, (u, v) from the cell's centre in [-0.5, 0.5], or up to
+            1.5 for one that covers the cell from a neighbouring one.
         log_scale: `[B, T, h, w]`, log of the footprint at writing over the present cell's; positive is
             coarser than the present view asks for, negative finer.
         view_cos: `[B, T, h, w]`, cosine between the directions in which the entry was and is now seen.

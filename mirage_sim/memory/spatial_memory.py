@@ -7,9 +7,8 @@ well or better, is not written again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,79 +16,17 @@ from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError, check_shape
 from mirage_sim.memory.checks import check_all_finite, check_cameras, world_list, world_mask
+from mirage_sim.memory.config import DTYPES, MemoryConfig
 from mirage_sim.memory.entries import Entries
 from mirage_sim.memory.filters import free_space, in_range, on_surface
-from mirage_sim.memory.keyframes import Keyframes, KeyframesConfig
+from mirage_sim.memory.keyframes import Keyframes
 from mirage_sim.memory.results import MemoryRead, MemoryStats, WriteReport
 from mirage_sim.memory.store import load_state, save_state
 from mirage_sim.memory.surface import depth_slack, inside_surface
 from mirage_sim.memory.tokens import lift_tokens
 from mirage_sim.memory.zbuffer import gather_tokens, match_surface, splat
 
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _KIND = "spatial_memory"
-
-
-@dataclass(frozen=True)
-class MemoryConfig:
-    """How tokens are kept.
-
-    Attributes:
-        channels: Latent channels of a token.
-        initial_capacity: Entries per world allocated at the start; buffers double when full.
-        max_capacity: Entries per world at most; then the least recently read ones leave, the oldest first
-            among equals, at least a sixteenth of the maximum at a time.
-        dtype: "float16", "bfloat16" or "float32" for stored tokens; geometry is float32.
-        depth_tolerance: Fraction of the depth, and at least this many metres, within which two entries count
-            as one surface.
-        refine_log_scale: A surface already held is written again when the present view is finer than what is
-            held by more than this, in log of the footprint.
-        min_depth: Metres below which tokens are not written (with `filter_range`).
-        max_depth: Metres beyond which a surface is sky (with `filter_range`).
-        edge_threshold: Relative second difference of inverse depth at which a token flies.
-        free_space_margin: How far in front of a surface seen earlier a token must be to contradict it, as a
-            fraction of the depth; 5 cm are added.
-        filter_range: Drop unknown depth, the lens and the sky.
-        filter_edges: Drop tokens that fly between two surfaces.
-        filter_free_space: Drop tokens in space that a keyframe looked through.
-        keyframes: Which views are kept for the free-space filter and as references.
-    """
-
-    channels: int
-    initial_capacity: int = 4096
-    max_capacity: int = 262144
-    dtype: str = "float16"
-    depth_tolerance: float = 0.05
-    refine_log_scale: float = math.log(1.7)
-    min_depth: float = 0.1
-    max_depth: float = 100.0
-    edge_threshold: float = 0.15
-    free_space_margin: float = 0.1
-    filter_range: bool = True
-    filter_edges: bool = True
-    filter_free_space: bool = True
-    keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)
-
-    def __post_init__(self) -> None:
-        """Check the numbers; keyframes may come as a plain dict from JSON."""
-        if isinstance(self.keyframes, dict):
-            object.__setattr__(self, "keyframes", KeyframesConfig(**self.keyframes))
-        if self.channels < 1:
-            raise InputError(f"channels must be positive, got {self.channels}")
-        if not 0 < self.initial_capacity <= self.max_capacity:
-            raise InputError(
-                "initial_capacity must be positive and at most max_capacity, "
-                f"got {self.initial_capacity} and {self.max_capacity}"
-            )
-        if self.dtype not in _DTYPES:
-            raise InputError(f"dtype must be one of {sorted(_DTYPES)}, got {self.dtype!r}")
-        for name in ("depth_tolerance", "refine_log_scale", "edge_threshold", "free_space_margin"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 < self.min_depth < self.max_depth:
-            raise InputError(
-                f"min_depth and max_depth must be increasing, got {self.min_depth}, {self.max_depth}"
-            )
 
 
 class SpatialMemory:
@@ -109,7 +46,7 @@ class SpatialMemory:
         if num_worlds < 1:
             raise InputError(f"num_worlds must be positive, got {num_worlds}")
         self.config, self.num_worlds, self.device = config, num_worlds, torch.device(device)
-        dtype = _DTYPES[config.dtype]
+        dtype = DTYPES[config.dtype]
         self._entries = Entries(
             num_worlds, config.channels, dtype, config.initial_capacity, config.max_capacity, self.device
         )
@@ -197,6 +134,7 @@ class SpatialMemory:
         geometry = lift_tokens(depth, cam2world, intrinsics)
         keep, trusted = self._filter(depth, geometry.positions, geometry.footprint, allowed)
         area = depth * depth / (intrinsics[..., 0, 0] * intrinsics[..., 1, 1])[..., None, None]
+        area = torch.where(self.config.is_sky(depth), 0.0, area)
         slack = depth_slack(depth, self.config.depth_tolerance)
         written = torch.zeros_like(keep)
         new_area = torch.zeros(self.num_worlds, dtype=torch.float64, device=self.device)

@@ -1,10 +1,12 @@
 """Z-buffer: the step that projects stored tokens onto a camera and keeps one per latent cell.
 
-Two scatter-min passes over the entries, O(N), whose result does not depend on the order of execution:
+Scatter passes over the entries, O(N), whose result does not depend on the order of execution:
 
-1. the nearest depth of every cell;
-2. among the entries close behind that nearest depth (the same surface), the one with the least score, packed
-   with its index into one integer, so that equal scores go to the lowest index, that is to the oldest entry.
+1. cells with entries that were seen from where the camera stands forget the others, which cannot hide them;
+2. the nearest depth of every cell;
+3. among those, or else among the entries close behind that nearest depth (the same surface), the one with
+   the least score, packed with its index into one integer, so that equal scores go to the lowest index, that
+   is to the oldest entry.
 
 The score is the squared distance from the cell's centre plus a penalty for another scale. Everything up to it
 is elementwise IEEE arithmetic and integer work, no matrix product and no transcendental function, so the
@@ -19,7 +21,8 @@ import torch
 from torch import Tensor
 
 from mirage_sim.errors import InputError, check_shape
-from mirage_sim.memory.occlusion import find_leaks
+from mirage_sim.memory.gaps import cover
+from mirage_sim.memory.occlusion import find_leaks, seen_from_here
 from mirage_sim.memory.scatter import SCALE_WEIGHT, camera_rows, choose, find_hits, keep_hits, to_cells
 from mirage_sim.memory.surface import depth_slack
 from mirage_sim.memory.tokens import cell_focal, exact_sqrt
@@ -33,7 +36,8 @@ class SplatResult:
         index: int64 `[B, T, h, w]`, index of the entry among the N of its world, -1 where there is none.
         mask: Boolean `[B, T, h, w]`, true where an entry was found.
         depth: Z-depth of the entry `[B, T, h, w]` in metres.
-        offset: Where in the cell the entry fell `[B, T, 2, h, w]`: (u, v) from the centre, in [-0.5, 0.5].
+        offset: Where the entry fell `[B, T, 2, h, w]`: (u, v) from the cell's centre, in [-0.5, 0.5], or up
+            to 1.5 for one that covers the cell from a neighbouring one.
         log_scale: `[B, T, h, w]`, log of the footprint at writing over the footprint of a present cell at
             the entry. Positive: written from farther away or with a shorter focal length, hence *coarser*
             than the present view asks for. Negative: finer than needed.
@@ -78,7 +82,8 @@ def splat(
             within the cell.
         scale_weight: Score of one unit of |log scale| in squared cells.
         close_gaps: Whether cells that show something far through the gaps of a nearer, coarser surface are
-            unknown (see `find_leaks`).
+            unknown (see `find_leaks`), unless it was seen from here, and whether unknown cells show the
+            coarse token beside them whose footprint covers them (see `cover`).
         compact: Whether entries outside the view are removed before scattering, which waits for the device;
             `None` does so on the CPU only. The result is the same.
 
@@ -97,15 +102,23 @@ def splat(
     rows = camera_rows(cam2world, intrinsics)
     hits = find_hits(positions, valid, cam2world, intrinsics, rows, hw, compact)
     cells = cam2world.shape[0] * cam2world.shape[1] * hw[0] * hw[1]
+    direct = seen_from_here(hits, positions, footprint, view_dir, cam2world, intrinsics, hw)
+    certain = torch.zeros(cells + 1, dtype=torch.uint8, device=positions.device)
+    certain = certain.scatter_reduce_(0, hits.cell, direct.to(torch.uint8), "amax").bool()
+    hits = keep_hits(hits, direct | ~certain.index_select(0, hits.cell), cells, compact)
     nearest = positions.new_full((cells + 1,), torch.inf)
     nearest.scatter_reduce_(0, hits.cell, hits.depth, "amin")
     grid = nearest[:-1].reshape(*cam2world.shape[:2], *hw)  # [B, T, h, w]
     limit = grid + depth_slack(grid, depth_tolerance, cells=1.0)
     limit = torch.cat((limit.reshape(-1), nearest[-1:]))  # [cells + 1]
+    limit = limit.masked_fill(certain, torch.inf)
     hits = keep_hits(hits, hits.depth <= limit.index_select(0, hits.cell), cells, compact)
     index = choose(hits, footprint, intrinsics, hw, scale_weight)
     seen = _describe(index, positions, footprint, view_dir, cam2world, intrinsics, rows)
-    return _hide(seen, find_leaks(seen.depth, seen.mask, seen.log_scale)) if close_gaps else seen
+    if not close_gaps:
+        return seen
+    leaks = find_leaks(seen.depth, seen.mask, seen.log_scale)
+    return _fill(_hide(seen, leaks & ~certain[:-1].reshape(leaks.shape)))
 
 
 @torch.no_grad()
@@ -248,6 +261,17 @@ def _hide(seen: SplatResult, hidden: Tensor) -> SplatResult:
         log_scale=torch.where(hidden, zero, seen.log_scale),
         view_cos=torch.where(hidden, zero, seen.view_cos),
     )
+
+
+def _fill(seen: SplatResult) -> SplatResult:
+    """Let unknown cells show the token beside them that covers them."""
+    source, offset = cover(seen.mask, seen.offset, seen.log_scale)
+    place = source.flatten(-2)
+    index, mask, depth, log_scale, view_cos = (
+        part.flatten(-2).gather(-1, place).reshape(part.shape)
+        for part in (seen.index, seen.mask, seen.depth, seen.log_scale, seen.view_cos)
+    )
+    return SplatResult(index, mask, depth, offset, log_scale, view_cos)
 
 
 def _empty(positions: Tensor, cam2world: Tensor, hw: tuple[int, int]) -> SplatResult:

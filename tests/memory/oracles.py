@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mirage_sim.geometry.cameras import project
+from mirage_sim.memory.occlusion import BESIDE, FARTHER, SAME_RAY
 from mirage_sim.memory.scatter import NEAREST, SCALE_WEIGHT
 
 
@@ -57,6 +58,21 @@ def plain_splat(
                 u, v = u / depth + matrix[0, 2], v / depth + matrix[1, 2]
                 if 0 <= u < hw[1] and 0 <= v < hw[0]:
                     cells.setdefault((math.floor(v), math.floor(u)), []).append((n, depth, u, v))
+            certain = set()
+            for cell, hits in cells.items():
+                direct = []
+                for hit in hits:
+                    now, then = points[b, hit[0]] - pose[:3, 3], directions[b, hit[0]]
+                    square = now[0] * now[0] + now[1] * now[1] + now[2] * now[2]
+                    along = now[0] * then[0] + now[1] * then[1] + now[2] * then[2]
+                    across = [now[i - 2] * then[i - 1] - now[i - 1] * then[i - 2] for i in range(3)]
+                    aside = across[0] * across[0] + across[1] * across[1] + across[2] * across[2]
+                    same = along > 0 and aside <= min(f(SAME_RAY * SAME_RAY) * square, f(BESIDE * BESIDE))
+                    if same and hit[1] <= f(FARTHER) * (sizes[b, hit[0]] * focal):
+                        direct.append(hit)
+                cells[cell] = direct or hits
+                if direct:
+                    certain.add(cell)
             front = {cell: min(hit[1] for hit in hits) for cell, hits in cells.items()}
             for (row, column), hits in cells.items():
                 nearest = front[row, column]
@@ -68,7 +84,7 @@ def plain_splat(
                 limit = nearest + (f(depth_tolerance) * max(nearest, f(1)) + min(slope, steepest))
                 best: tuple[int, int] | None = None
                 for n, depth, u, v in hits:
-                    if depth > limit:
+                    if depth > limit and (row, column) not in certain:
                         continue
                     du, dv = u - np.floor(u) - f(0.5), v - np.floor(v) - f(0.5)
                     ratio = sizes[b, n] * focal / depth

@@ -79,7 +79,7 @@ def test_agrees_with_sort_and_scatter(count: int) -> None:
         positions,
         everything,
         footprint,
-        view_dir,
+        -view_dir,  # seen from the other side, so that depth alone decides
         pose[None, None],
         intrinsics(1, 1),
         HW,
@@ -136,7 +136,8 @@ def test_what_is_described_is_what_projects_there(seed: int, count: int) -> None
     centre = torch.stack((column, row), dim=-1) + 0.5
     torch.testing.assert_close(uv[:, 0], centre + offset, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(seen.depth[b, t, row, column], depth[:, 0])
-    assert bool((offset.abs() <= 0.5).all())
+    reach = 0.5 * seen.log_scale[b, t, row, column].clamp(max=1.0).exp() + 0.06
+    assert bool((offset.abs().amax(-1) <= reach.clamp(min=0.5)).all())
     assert bool((seen.index[~seen.mask] == -1).all())
     assert float(seen.view_cos.abs().max()) <= 1.0001
 
@@ -190,6 +191,33 @@ def test_nothing_stored_reads_as_unknown() -> None:
     seen = splat(*empty, camera().expand(2, 1, 4, 4), intrinsics(2, 1), HW)
     assert not seen.mask.any()
     assert gather_tokens(torch.zeros(2, 0, 4), seen.index).shape == (2, 1, 4, *HW)
+
+
+@pytest.mark.parametrize(
+    ("moved", "chosen"),
+    [
+        ({}, 0),
+        ({"yaw": 0.1}, 0),
+        ({"x": 1.0}, 0),
+        ({"x": -0.5}, 0),
+        ({"x": -3.0}, 1),
+        ({"y": 0.1, "yaw": -0.025}, 1),
+    ],
+    ids=["back", "turned", "nearer", "a little farther", "much farther", "aside"],
+)
+def test_what_was_seen_from_here_is_not_hidden(moved: dict[str, float], chosen: int) -> None:
+    # the wall ahead was written by a camera at the origin; something nearer, by one that stood elsewhere
+    positions = torch.tensor([[[4.0, 0.0, 1.5], [3.0, 0.0, 1.5]]])
+    ahead, elsewhere = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.8, 0.6, 0.0])
+    focal = float(intrinsics()[0, 0])
+    footprint = torch.tensor([[4.0 / focal, 3.0 / focal]])
+    everything = torch.ones(1, 2, dtype=torch.bool)
+    # half a cell to the side, so that both fall well inside one cell
+    pose = camera(**(moved | {"yaw": moved.get("yaw", 0.0) + 0.05}))[None, None]
+    directions = torch.stack([ahead, elsewhere])[None]
+    camera_and_size = (pose, intrinsics(1, 1), HW)
+    seen = splat(positions, everything, footprint, directions, *camera_and_size, close_gaps=False)
+    assert seen.index[seen.index >= 0].tolist() == [chosen]
 
 
 def test_match_looks_past_nearer_entries() -> None:
@@ -265,3 +293,29 @@ def test_wrong_arguments_are_named(change: dict[str, object], message: str) -> N
     }
     with pytest.raises(InputError, match=message):
         splat(**{**arguments, **change})  # type: ignore[arg-type]
+
+
+def test_a_coarse_token_covers_the_cells_of_its_footprint() -> None:
+    tokens = lift_tokens(box_depth(camera())[None], camera()[None], intrinsics(1))
+    cloud = (
+        tokens.positions.flatten(1, 2),
+        tokens.known.flatten(1),
+        tokens.footprint.flatten(1),
+        tokens.view_dir.flatten(1, 2),
+    )
+    nearer = camera(1.0)
+    depth = box_depth(nearer)
+    target = (nearer[None, None], intrinsics(1, 1), HW)
+    points, whole = splat(*cloud, *target, close_gaps=False), splat(*cloud, *target)
+    wall = (depth - 3.0).abs() < 1e-4  # the one ahead; floor and ceiling recede and keep some gaps
+    assert points.mask[0, 0, wall].float().mean() < 0.75
+    assert whole.mask[0, 0, wall].all()
+    filled = whole.mask & ~points.mask
+    assert (whole.log_scale[filled] > -0.1).all()
+    torch.testing.assert_close(whole.depth[filled], depth[filled[0, 0]], rtol=0.35, atol=0)
+    # where a token fell is told from the centre of the cell that shows it
+    row, column = filled[0, 0].nonzero(as_tuple=True)
+    index = whole.index[0, 0, row, column]
+    uv, _ = project(cloud[0][0, index][None], nearer[None], intrinsics(1))
+    centre = torch.stack((column, row), dim=-1) + 0.5
+    torch.testing.assert_close(uv[0], centre + whole.offset[0, 0, :, row, column].T, rtol=1e-5, atol=1e-4)
