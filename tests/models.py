@@ -22,7 +22,7 @@ def tiny_world_model(height: int = 32, width: int = 32, seed: int = 0, **setting
         height=height,
         width=width,
         codec=EmbeddedCodecConfig(channels, (8, 8, 16, 16), (8, 8, 16, 16), (0, 1, 1, 1), (0, 1, 1, 1)),
-        generator=GeneratorConfig(channels, condition_channels(channels), 2, 12, 2, 32, 12, (1, 2, 2), 2),
+        generator=GeneratorConfig(channels, condition_channels(channels), 2, 12, 2, 32, 16, (1, 2, 2), 2),
         depth_head=DepthHeadConfig(channels, 8, 1),
         memory=MemoryConfig(channels=channels, initial_capacity=64),
         max_depth_spread=100.0,

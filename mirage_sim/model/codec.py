@@ -47,7 +47,7 @@ class EmbeddedCodecConfig:
         decoder_layers: The same for the decoder.
     """
 
-    channels: int = 16
+    channels: int = 32
     encoder_widths: tuple[int, ...] = (32, 64, 128, 256)
     decoder_widths: tuple[int, ...] = (32, 64, 128, 256)
     encoder_layers: tuple[int, ...] = (0, 1, 1, 1)

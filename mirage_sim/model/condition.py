@@ -13,6 +13,7 @@ from torch import Tensor
 from mirage_sim.errors import InputError
 from mirage_sim.memory import MemoryRead
 
+CONTEXT_CHANNELS = 16  # translation, rotation, up, height
 EXTRA_CHANNELS = 6  # mask, offset u, offset v, log scale, view cosine, log depth
 
 
@@ -50,28 +51,29 @@ def motion_context(
     preceding: Tensor,  # [B, P, 4, 4]
     width: int,
 ) -> Tensor:
-    """Camera motion as context tokens for a backbone without text: one token per (target, preceding) pair.
+    """Cameras as context tokens for a backbone without text: one token per (target, preceding) pair.
 
     Args:
         cam2world: Target poses.
         preceding: Poses of the preceding frames.
-        width: Channels of a context token, at least 12.
+        width: Channels of a context token, at least 16.
 
     Returns:
         float32 [B, T * P, width]: translation (in quarter metres) and rotation minus identity (times four) of
-        the target camera in the preceding camera's frame.
+        the target camera in the preceding camera's frame; up in the target camera's frame; its height.
 
     Raises:
-        InputError: If `width` is below 12.
+        InputError: If `width` is below 16.
     """
-    if width < 12:
-        raise InputError(f"width must be at least 12, got {width}")
+    if width < CONTEXT_CHANNELS:
+        raise InputError(f"width must be at least {CONTEXT_CHANNELS}, got {width}")
     rotation = preceding[:, None, :, :3, :3].transpose(-1, -2)  # [B, 1, P, 3, 3]
     turn = rotation @ cam2world[:, :, None, :3, :3]  # [B, T, P, 3, 3]
     shift = cam2world[:, :, None, :3, 3:] - preceding[:, None, :, :3, 3:]
     moved = rotation @ shift  # [B, T, P, 3, 1]
     identity = torch.eye(3, device=turn.device)
+    level = cam2world[:, :, None, 2].expand(*moved.shape[:3], 4)  # up seen by the camera, and its height
     motion = torch.cat(
-        [4.0 * moved.flatten(-2), 4.0 * (turn - identity).flatten(-2)], dim=-1
-    )  # [B, T, P, 12]
-    return torch.nn.functional.pad(motion.flatten(1, 2), (0, width - 12))
+        [4.0 * moved.flatten(-2), 4.0 * (turn - identity).flatten(-2), level], dim=-1
+    )  # [B, T, P, 16]
+    return torch.nn.functional.pad(motion.flatten(1, 2), (0, width - CONTEXT_CHANNELS))

@@ -32,7 +32,7 @@ class DepthHeadConfig:
         blocks: Residual blocks of two 3x3 convolutions.
     """
 
-    channels: int = 16
+    channels: int = 32
     width: int = 96
     blocks: int = 4
 

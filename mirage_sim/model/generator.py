@@ -39,8 +39,8 @@ class GeneratorConfig:
         branch_every: One branch block for every so many backbone blocks.
     """
 
-    channels: int = 16
-    condition_channels: int = 22
+    channels: int = 32
+    condition_channels: int = 38
     heads: int = 4
     head_dim: int = 64
     layers: int = 6
@@ -102,7 +102,7 @@ class Generator(nn.Module):
         Args:
             target: Noisy target latents.
             sigma: Noise level of every target token, in [0, 1].
-            context: Prompt embedding, or relative camera motion for the embedded model.
+            context: Prompt embedding, or camera motion for the embedded model.
             preceding: Clean latents before the target.
             references: Clean latents of earlier views that overlap the target's.
             condition: What the memory holds for the first frames after the references (target, or target and

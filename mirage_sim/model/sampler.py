@@ -2,7 +2,7 @@
 
 Where nothing is known the flow starts at pure noise. Where the memory knows a token, it starts at what was
 read with a share f of noise, (1 - f)·read + f·noise, so that a remembered place is carried over and not
-dreamt anew.
+dreamt anew. The share falls to zero where the token is read just as it was written; there it stays as it is.
 Both are straight flows x_σ = (1 - σ)·x + σ·start with velocity `start - x`, so every flow scheduler fits; the
 network is told the share of noise in a token, f·σ.
 
@@ -20,6 +20,10 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from mirage_sim.errors import InputError
+from mirage_sim.memory import MemoryRead
+
+EXACT, MOVED = 0.02, 0.25
+"""Change of a token (cells, log scale) up to which it counts as read exactly, from which as wholly moved."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class SamplerConfig:
         steps: Passes through the network.
         shift: Shift s of the noise levels, σ' = sσ / (1 + (s - 1)σ).
         scheduler: "euler" for few steps, "unipc" for the full-size model.
-        known_fraction: Share f of noise in the start of tokens that the memory knows; 1 starts them at noise.
+        known_fraction: Largest share f of noise in the start of tokens that the memory knows; 1 starts them
+            at noise, exact or not.
     """
 
     steps: int = 2
@@ -75,21 +80,29 @@ def make_scheduler(config: SamplerConfig, device: torch.device) -> Any:
     return scheduler
 
 
-def patch_fraction(known: Tensor, patch: tuple[int, int], known_fraction: float) -> Tensor:
-    """Share of noise in every token's start: `known_fraction` where all of its cells are known, else 1.
+def start_fraction(read: MemoryRead, patch: tuple[int, int], known_fraction: float) -> Tensor:
+    """Share of noise in every token's start, from how far the read is from an exact one.
 
     Args:
-        known: bool [B, T, h, w].
+        read: What the memory holds, T frames of B worlds, h x w cells.
         patch: Rows and columns of cells in a token.
-        known_fraction: Share for known tokens.
+        known_fraction: Largest share for tokens whose cells are all known; 1 switches the rule off.
 
     Returns:
-        float32 [B, T, h', w'].
+        float32 [B, T, h', w']: 1 for tokens with an unknown cell, 0 where every cell reads its token from
+        the camera that wrote it, up to `known_fraction` for those that moved, changed scale or turned.
+
+    Source: ours.
     """
     rows, columns = patch
-    grid = (known.shape[-2] // rows, rows, known.shape[-1] // columns, columns)
-    whole = known.reshape(*known.shape[:-2], *grid).all(dim=-1).all(dim=-2)  # [B, T, h', w']
-    return torch.where(whole, known_fraction, 1.0)
+    if known_fraction == 1.0:
+        return torch.ones_like(read.depth[..., ::rows, ::columns])
+    moved = read.offset.abs().amax(dim=2)  # [B, T, h, w], cells
+    change = torch.maximum(torch.maximum(moved, read.log_scale.abs()), 4.0 * (1.0 - read.view_cos))
+    share = known_fraction * ((change - EXACT) / (MOVED - EXACT)).clamp(0.0, 1.0)
+    share = torch.where(read.mask, share, 1.0)
+    grid = (share.shape[-2] // rows, rows, share.shape[-1] // columns, columns)
+    return share.reshape(*share.shape[:-2], *grid).amax(dim=-1).amax(dim=-2)
 
 
 def spread_over_cells(tokens: Tensor, patch: tuple[int, int]) -> Tensor:
@@ -119,7 +132,7 @@ def sample(
     fraction: Tensor,  # [B, T, h', w']
     config: SamplerConfig,
 ) -> Tensor:
-    """Draw latents.
+    """Draw latents; tokens with no noise in their start stay as they are.
 
     Args:
         velocity: Maps (latents on the way, share of noise per token) to the velocity `start - latents`.
@@ -131,9 +144,11 @@ def sample(
         Latents [B, T, C, h, w].
     """
     scheduler = make_scheduler(config, start.device)
+    patch = (start.shape[-2] // fraction.shape[-2], start.shape[-1] // fraction.shape[-1])
+    moves = spread_over_cells((fraction > 0).float(), patch)  # [B, T, 1, h, w]
     latents = start
     for index, timestep in enumerate(scheduler.timesteps):
         level = float(scheduler.sigmas[index])
-        flow = velocity(latents, fraction * level)
+        flow = velocity(latents, fraction * level) * moves
         latents = scheduler.step(flow, timestep, latents, return_dict=False)[0]
     return latents

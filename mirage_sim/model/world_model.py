@@ -46,6 +46,8 @@ class WorldModelConfig:
         fov_x_deg: Horizontal field of view in degrees when the caller gives no intrinsics.
         segment_length: Latent frames T that one step generates.
         preceding: Latent frames before the target that the generator sees.
+        preceding_with_memory: Whether it sees them also where the memory knows a part of the view (they are
+            in the memory already; without, the sequence is half as long).
         references: Earlier views, chosen by 3D overlap, that the generator sees.
         extras: Whether the condition tells offset, scale, view and depth beside the latents.
         max_depth_spread: Tokens whose depth is less certain than this (in log metres) are not remembered.
@@ -62,6 +64,7 @@ class WorldModelConfig:
     fov_x_deg: float = 75.0
     segment_length: int = 1
     preceding: int = 1
+    preceding_with_memory: bool = False
     references: int = 0
     extras: bool = True
     max_depth_spread: float = 0.25
@@ -69,7 +72,7 @@ class WorldModelConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     depth_head: DepthHeadConfig = field(default_factory=DepthHeadConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    memory: MemoryConfig = field(default_factory=lambda: MemoryConfig(channels=16))
+    memory: MemoryConfig = field(default_factory=lambda: MemoryConfig(channels=32))
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""

@@ -1,4 +1,12 @@
-"""Stage 1: the codec learns to rebuild frames from noisy latents; then its latents are normalised."""
+"""Stage 1: the codec learns to rebuild frames from noisy latents; then its latents are normalised.
+
+Stage 8, at the end, trains its decoder alone once more: latents, and all that was learnt on them, stay.
+
+A share of the latents is moved and scaled before decoding, and must give the picture moved and scaled alike:
+the memory carries tokens from view to view, so latents should change with the view as a picture does.
+
+Source: ours; the regularisation by moved latents follows EQ-VAE (arXiv 2502.09509).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mirage_sim.evaluation.metrics import psnr
@@ -16,18 +25,23 @@ from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
 
 CROP = 64  # pixels: four times cheaper than whole frames, and the network is convolutional
 LATENT_NOISE = 0.05  # of a channel's standard deviation, so that the decoder forgives a generator's errors
+SQUARE_WEIGHT = 4.0  # weight of the squared error, beside L1
 EDGE_WEIGHT = 0.5  # weight of the L1 loss between image gradients, which keeps edges crisp
+MOVED = 0.25  # share of crops whose latents are moved before they are decoded
+LARGEST_ZOOM = 1.3
+LARGEST_SHIFT = 1.0  # cells
 
 
 class _Autoencode(nn.Module):
-    """One forward pass of training: encode, disturb, decode."""
+    """One forward pass of training: encode, move the first ones, disturb, decode."""
 
     def __init__(self, codec: EmbeddedCodec) -> None:
         super().__init__()
         self.codec = codec
 
-    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, images: Tensor, noise: Tensor, moves: Tensor) -> Tensor:
         latent = self.codec.autoencoder.encode(images).latent  # [B, C, h, w]
+        latent = move_first(latent, moves)
         spread = latent.detach().float().std(dim=(0, 2, 3), keepdim=True)
         return self.codec.autoencoder.decode(latent + LATENT_NOISE * spread * noise).sample  # type: ignore[no-any-return]
 
@@ -37,7 +51,35 @@ def reconstruction_loss(rebuilt: Tensor, images: Tensor) -> Tensor:
     rebuilt = rebuilt.float()
     error = rebuilt - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return error.abs().mean() + error.square().mean() + EDGE_WEIGHT * edges
+    return error.abs().mean() + SQUARE_WEIGHT * error.square().mean() + EDGE_WEIGHT * edges
+
+
+def random_moves(count: int, cells: int, rng: np.random.Generator) -> Tensor:
+    """Draw `count` zooms and shifts of crops `cells` wide, as affine maps [count, 2, 3] of [-1, 1]^2."""
+    zoom = np.exp(np.log(LARGEST_ZOOM) * rng.uniform(-1, 1, count))
+    shift = 2.0 * LARGEST_SHIFT / cells * rng.uniform(-1, 1, (count, 2))
+    moves = np.zeros((count, 2, 3), dtype=np.float32)
+    moves[:, 0, 0] = moves[:, 1, 1] = zoom
+    moves[:, :, 2] = shift
+    return torch.from_numpy(moves)
+
+
+def move_first(pictures: Tensor, moves: Tensor) -> Tensor:
+    """Move the first pictures of a batch, images or latents alike.
+
+    Args:
+        pictures: [B, C, H, W].
+        moves: [M, 2, 3], M at most B, see `random_moves`.
+
+    Returns:
+        [B, C, H, W], the first M moved, the others as they are.
+    """
+    if len(moves) == 0:
+        return pictures
+    first = pictures[: len(moves)].float()
+    grid = F.affine_grid(moves.to(first.device), list(first.shape), align_corners=False)
+    moved = F.grid_sample(first, grid, padding_mode="border", align_corners=False)
+    return torch.cat([moved.to(pictures.dtype), pictures[len(moves) :]])
 
 
 def random_crops(rgb: Array, count: int, rng: np.random.Generator) -> Array:
@@ -52,16 +94,22 @@ def random_crops(rgb: Array, count: int, rng: np.random.Generator) -> Array:
     return np.stack(crops)
 
 
-def train_codec(codec: EmbeddedCodec, clips: Clips, held_out: Clips, config: StageConfig, out: Path) -> None:
+def train_codec(
+    stage: str, codec: EmbeddedCodec, clips: Clips, held_out: Clips, config: StageConfig, out: Path
+) -> None:
     """Train `codec` in place.
 
     Args:
+        stage: "codec" trains all of it, "decoder" leaves the encoder as it is.
         codec: Network to train.
         clips: Training clips.
         held_out: Validation clips, for the log only.
         config: Length and rate.
         out: Folder of the run.
     """
+    whole = stage == "codec"
+    codec.requires_grad_(whole)
+    codec.autoencoder.decoder.requires_grad_(True)
     picked = held_out.rgb[:, :: max(1, held_out.rgb.shape[1] // 2)].reshape(-1, *held_out.rgb.shape[2:])[:32]
     validation = frames_to_tensor(picked)
 
@@ -72,20 +120,24 @@ def train_codec(codec: EmbeddedCodec, clips: Clips, held_out: Clips, config: Sta
             crops = random_crops(clips.rgb, config.batch_size, rng)
             images = frames_to_tensor(crops, device).contiguous(memory_format=torch.channels_last)
             side = CROP // codec.spatial_stride
+            moves = random_moves(round(MOVED * config.batch_size) if whole else 0, side, rng)
             noise = rng.standard_normal((config.batch_size, codec.channels, side, side), dtype=np.float32)
-            return reconstruction_loss(module(images, torch.from_numpy(noise).to(device)), images), {}
+            rebuilt = module(images, torch.from_numpy(noise).to(device), moves)
+            return reconstruction_loss(rebuilt, move_first(images, moves)), {}
 
         return loss
 
     def validate(module: nn.Module) -> dict[str, float]:
         device = next(module.parameters()).device
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            rebuilt = module(validation.to(device), torch.zeros(1, device=device))
+            rebuilt = module(validation.to(device), torch.zeros(1, device=device), torch.zeros(0, 2, 3))
         return {"validation_psnr": float(psnr(rebuilt.float().clamp(-1, 1).cpu(), validation).mean())}
 
     codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run_stage("codec", _Autoencode(codec), batch_loss, config, out, validate)
-    _normalise(codec, clips)
+    run_stage(stage, _Autoencode(codec), batch_loss, config, out, validate)
+    codec.requires_grad_(False)
+    if whole:
+        _normalise(codec, clips)
 
 
 def _normalise(codec: EmbeddedCodec, clips: Clips) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.errors import FileFormatError
 from mirage_sim.geometry.cameras import downsample_depth, make_intrinsics
 from mirage_sim.geometry.poses import relative
 from mirage_sim.recording import HDF5Reader, HDF5Writer, make_env_args
-from mirage_sim.scenes import SPLITS, make_scene
+from mirage_sim.scenes import first_seeds, make_scene
 
 Array = np.ndarray[Any, Any]
 
@@ -48,10 +48,7 @@ class ClipsConfig:
 
     def __post_init__(self) -> None:
         """Check the split and its size."""
-        if self.split not in SPLITS:
-            raise InputError(f"split must be one of {sorted(SPLITS)}, got {self.split!r}")
-        if not 0 < self.scenes <= len(SPLITS[self.split]):
-            raise InputError(f"scenes must be in 1..{len(SPLITS[self.split])}, got {self.scenes}")
+        first_seeds(self.split, self.scenes, "scenes")
 
 
 def record_clips(config: ClipsConfig, folder: Path, workers: int = 2) -> list[Path]:
@@ -66,7 +63,7 @@ def record_clips(config: ClipsConfig, folder: Path, workers: int = 2) -> list[Pa
         The files in order.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    seeds = SPLITS[config.split][: config.scenes]
+    seeds = first_seeds(config.split, config.scenes, "scenes")
     shards = [seeds[index :: config.shards] for index in range(min(config.shards, len(seeds)))]
     paths = [folder / f"{config.split}-{index:03d}.h5" for index in range(len(shards))]
     todo = [(path, shard) for path, shard in zip(paths, shards, strict=True) if not path.exists()]

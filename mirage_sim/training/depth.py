@@ -16,7 +16,7 @@ from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
 from mirage_sim.training.samples import LatentClips, Sample, SamplesConfig, draw_sample
 
 LATENT_NOISE = 0.2  # largest standard deviation of the noise on the latents that the head sees
-NO_MEMORY = 0.4  # share of samples without remembered depth, as at the start of a world
+NO_MEMORY = 0.4  # share of batches without remembered depth, as at the start of a world
 
 
 def head_inputs(sample: Sample, intrinsics: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +48,7 @@ def train_depth(
         config: Length and rate.
         out: Folder of the run.
     """
-    samples = replace(SamplesConfig(), memory_dropout=NO_MEMORY)
+    samples = replace(SamplesConfig(), memory_dropout=NO_MEMORY, sky_depth=0.0)  # the sky tells no depth
     device = model.device
 
     def predict(module: nn.Module, sample: Sample, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,13 +67,15 @@ def train_depth(
         return loss
 
     def validate(module: nn.Module) -> dict[str, float]:
-        rng = np.random.default_rng(7)
-        sample = draw_sample(held_out, 64, samples, rng)
-        log_depth = predict(module, sample, rng)[0].cpu()
-        truth = sample.depth[:, 0]
-        there = truth > 0
-        relative = ((log_depth.exp() - truth).abs() / truth.clamp(min=0.05))[there]
-        return {"validation_relative_error": float(relative.median())}
+        figures = {}
+        for name, share in (("with_memory", 0.0), ("alone", 1.0)):
+            rng = np.random.default_rng(7)
+            sample = draw_sample(held_out, 64, replace(samples, memory_dropout=share), rng)
+            log_depth = predict(module, sample, rng)[0].cpu()
+            truth = sample.depth[:, 0]
+            relative = ((log_depth.exp() - truth).abs() / truth.clamp(min=0.05))[truth > 0]
+            figures[f"validation_{name}"] = float(relative.median())
+        return figures
 
     model.requires_grad_(False)
     model.depth_head.requires_grad_(True)

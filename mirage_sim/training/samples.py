@@ -1,23 +1,26 @@
 """Training samples of the generator: a target frame, what came before, and a memory made of other frames.
 
-The memory and the preceding frame are corrupted the way a long rollout corrupts them: noise on stored tokens,
-errors in depth, tokens missing.
+The memory and the preceding frame are corrupted the way a long rollout corrupts them: noise on stored
+tokens, errors in depth, tokens missing.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from mirage_sim.errors import FileFormatError
 from mirage_sim.geometry import rescale_intrinsics
-from mirage_sim.memory import MemoryRead, gather_tokens, lift_tokens, splat
+from mirage_sim.memory import MemoryConfig, MemoryRead, gather_tokens, lift_tokens, splat
+from mirage_sim.memory.filters import on_surface
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.training.data import Clips
@@ -30,22 +33,29 @@ class SamplesConfig:
     Attributes:
         history: Largest number of frames in the memory.
         largest_stride: Largest number of recorded steps between the preceding and the target frame.
-        memory_dropout: Share of samples without memory, so that the model also works without.
+        memory_dropout: Share of batches without memory, so that the model also works without.
         reference_share: Share of batches with one reference.
+        revisit: Share of samples whose memory holds the target itself, as on the way back, where the memory
+            holds more than one frame.
         token_noise: Largest standard deviation of the noise on stored tokens.
         preceding_noise: Largest standard deviation of the noise on the preceding frame.
-        depth_noise: Standard deviation of the error of a stored frame's log depth.
-        missing: Largest share of stored tokens left out.
+        depth_noise: Standard deviation of the error of a stored frame's log depth, per frame and per cell.
+        missing: Largest share of stored tokens left out, in half of the samples.
+        edge_threshold: Stored tokens at depth edges are left out as the memory does.
+        sky_depth: Where the memory keeps the sky, metres.
     """
 
     history: int = 6
     largest_stride: int = 3
     memory_dropout: float = 0.12
-    reference_share: float = 0.2
-    token_noise: float = 0.35
+    reference_share: float = 0.1
+    revisit: float = 0.1
+    token_noise: float = 0.1
     preceding_noise: float = 0.25
-    depth_noise: float = 0.03
-    missing: float = 0.4
+    depth_noise: float = 0.02
+    missing: float = 0.3
+    edge_threshold: float = MemoryConfig.edge_threshold
+    sky_depth: float = MemoryConfig.sky_depth
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class Sample:
     Attributes:
         target: Clean latents, [B, 1, C, h, w].
         pose: Their cameras, [B, 1, 4, 4].
-        preceding: Latents before, [B, 1, C, h, w].
+        preceding: Latents before, [B, 1, C, h, w], or `None` where the memory is to do without.
         preceding_pose: Their cameras, [B, 1, 4, 4].
         read: What the memory holds.
         references: Earlier views [B, 1, C, h, w], or `None`.
@@ -81,7 +91,7 @@ class Sample:
 
     target: Tensor
     pose: Tensor
-    preceding: Tensor
+    preceding: Tensor | None
     preceding_pose: Tensor
     read: MemoryRead
     references: Tensor | None
@@ -90,7 +100,7 @@ class Sample:
 
 @torch.no_grad()
 def encode_clips(model: WorldModel, clips: Clips, path: Path) -> LatentClips:
-    """Encode clips once; the result is kept in `path` and reused while the weights are the same.
+    """Encode clips once; the result is kept in `path` and reused while the encoder is the same.
 
     Args:
         model: Its codec encodes.
@@ -103,7 +113,8 @@ def encode_clips(model: WorldModel, clips: Clips, path: Path) -> LatentClips:
     Raises:
         FileFormatError: If `path` holds latents of other clips.
     """
-    if path.exists():
+    encoder = encoder_digest(model)
+    if path.exists() and _made_by(path) == encoder:
         latents = load_file(path)["latents"]
         if latents.shape[:2] != clips.rgb.shape[:2]:
             raise FileFormatError(
@@ -117,7 +128,7 @@ def encode_clips(model: WorldModel, clips: Clips, path: Path) -> LatentClips:
                 parts.append(latents.half().cpu().contiguous())
         latents = torch.stack(parts)
         temporary = path.with_suffix(".tmp")
-        save_file({"latents": latents}, temporary)
+        save_file({"latents": latents}, temporary, {"encoder": encoder})
         temporary.replace(path)
     stride = model.codec.spatial_stride
     return LatentClips(
@@ -126,6 +137,20 @@ def encode_clips(model: WorldModel, clips: Clips, path: Path) -> LatentClips:
         torch.from_numpy(clips.cam2world),
         rescale_intrinsics(torch.from_numpy(clips.intrinsics), 1.0 / stride),
     )
+
+
+def encoder_digest(model: WorldModel) -> str:
+    """Digest of all weights that decide what latents a frame has."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.codec.state_dict().items()):
+        if ".decoder." not in name:
+            digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _made_by(path: Path) -> str:
+    with safe_open(path, "pt") as file:
+        return str((file.metadata() or {}).get("encoder"))
 
 
 def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.random.Generator) -> Sample:
@@ -147,11 +172,16 @@ def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.r
     frame = rng.integers(config.largest_stride, length, size=count)
     before = frame - stride
     frames_kept = int(rng.integers(1, config.history + 1))
-    # the preceding frame is always in the memory; the others come from anywhere but the target itself
+    # the preceding frame is always in the memory; the others come from anywhere but the target itself, which
+    # is there on a revisit
     others = rng.integers(0, length - 1, size=(count, frames_kept - 1))
     others = others + (others >= frame[:, None])
     near = before[:, None] - rng.integers(0, 12, size=others.shape)
     others = np.where(rng.random(others.shape) < 0.5, np.maximum(near, 0), others)
+    again = rng.random(count) < config.revisit
+    if frames_kept > 1:
+        others[again, 0] = frame[again]
+    alone = bool(rng.random() < config.memory_dropout)
     history = torch.from_numpy(np.concatenate([before[:, None], others], axis=1))  # [B, K]
     rows = torch.from_numpy(row)
 
@@ -164,16 +194,26 @@ def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.r
     def amount(largest: float, *shape: int) -> Tensor:
         return largest * torch.rand(shape, generator=chance)
 
-    preceding = kept[:, :1] + amount(config.preceding_noise, count, 1, 1, 1, 1) * torch.randn(
-        target.shape, generator=chance
+    preceding = None
+    if alone:
+        noise = torch.randn(target.shape, generator=chance)
+        preceding = kept[:, :1] + amount(config.preceding_noise, count, 1, 1, 1, 1) * noise
+    # the target itself is held as it is: what is read exactly is to stay
+    worn = (history != torch.from_numpy(frame)[:, None])[..., None, None, None].float()
+    noise = torch.randn(kept.shape, generator=chance)
+    stored = kept + worn * amount(config.token_noise, count, 1, 1, 1, 1) * noise
+    scale = torch.randn(count, frames_kept, 1, 1, generator=chance) + torch.randn(
+        depth.shape, generator=chance
     )
-    stored = kept + amount(config.token_noise, count, 1, 1, 1, 1) * torch.randn(kept.shape, generator=chance)
-    depth = depth * torch.exp(config.depth_noise * torch.randn(count, frames_kept, 1, 1, generator=chance))
-    there = torch.rand(depth.shape, generator=chance) > amount(config.missing, count, 1, 1, 1)
-    there &= torch.from_numpy(rng.random(count) >= config.memory_dropout)[:, None, None, None]
+    depth = torch.where(depth > 0, depth, config.sky_depth)
+    there = on_surface(depth, config.edge_threshold)
+    depth = depth * torch.exp(config.depth_noise * scale)
+    left_out = amount(config.missing, count, 1, 1, 1) * (torch.rand(count, 1, 1, 1, generator=chance) < 0.5)
+    there &= torch.rand(depth.shape, generator=chance) >= left_out
+    there &= not alone
     read = read_frames(stored, torch.where(there, depth, 0.0), poses, pose, clips.intrinsics)
     references = None
-    if frames_kept > 1 and rng.random() < config.reference_share:
+    if frames_kept > 1 and not alone and rng.random() < config.reference_share:
         references = stored[:, 1:2]
     return Sample(
         target,

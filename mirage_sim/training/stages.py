@@ -1,4 +1,4 @@
-"""The stages as commands: `mirage-sim train data|codec|depth|backbone|branch|lora|export`.
+"""The stages as commands: `mirage-sim train STAGE`.
 
 All stages share one run folder: `clips/` holds the recordings, `model/` the world model as trained so far,
 and each stage its checkpoint, log and plot. A stage that was interrupted goes on where it was.
@@ -22,9 +22,10 @@ from mirage_sim.training.data import ClipsConfig, read_clips, record_clips
 from mirage_sim.training.depth import train_depth
 from mirage_sim.training.generator import train_generator
 from mirage_sim.training.loop import StageConfig
+from mirage_sim.training.polish import train_polish
 from mirage_sim.training.samples import encode_clips
 
-STAGES = ("data", "codec", "depth", "backbone", "branch", "lora", "export")
+STAGES = ("data", "codec", "depth", "backbone", "branch", "lora", "finetune", "polish", "decoder", "export")
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,14 @@ class Schedule:
 
 
 SCHEDULES = {
-    "codec": Schedule(3000, 16, 1e-3, 200),
-    "depth": Schedule(500, 32, 1e-3, 100),
-    "backbone": Schedule(700, 16, 8e-4, 150),
-    "branch": Schedule(500, 16, 8e-4, 150),
-    "lora": Schedule(850, 16, 5e-4, 150),
+    "codec": Schedule(4500, 16, 1e-3, 200),
+    "depth": Schedule(600, 32, 1e-3, 100),
+    "backbone": Schedule(300, 16, 8e-4, 150),
+    "branch": Schedule(300, 32, 8e-4, 150),
+    "lora": Schedule(300, 32, 5e-4, 150),
+    "finetune": Schedule(4400, 32, 8e-4, 500),
+    "polish": Schedule(1500, 32, 2e-4, 100),
+    "decoder": Schedule(3000, 16, 5e-4, 200),
 }
 
 
@@ -105,18 +109,19 @@ def _train(args: argparse.Namespace, out: Path) -> None:
         seed=args.seed,
     )
     clips, held_out = read_clips(out / "clips", "train"), read_clips(out / "clips", "validation")
-    if args.stage == "codec":
-        model = WorldModel()
+    model = WorldModel() if args.stage == "codec" else load_trained(out / "model")
+    if args.stage in ("codec", "decoder"):
         codec: EmbeddedCodec = model.codec
-        train_codec(codec, clips, held_out, config, out)
+        train_codec(args.stage, codec, clips, held_out, config, out)
         model.save(out / "model")
         return
-    model = load_trained(out / "model")
     encoded = encode_clips(model, clips, out / "train-latents.safetensors")
     encoded_held_out = encode_clips(model, held_out, out / "validation-latents.safetensors")
     clips = replace(clips, rgb=clips.rgb[:0])  # the pictures are no longer needed
     if args.stage == "depth":
         train_depth(model, encoded, encoded_held_out, config, out)
+    elif args.stage == "polish":
+        train_polish(model, encoded, encoded_held_out, config, out)
     else:
         train_generator(args.stage, model, encoded, encoded_held_out, config, out)
     model.save(out / "model")

@@ -11,7 +11,7 @@ from mirage_sim.geometry import ray_directions
 from mirage_sim.memory import MemoryRead
 from mirage_sim.model.condition import build_condition, motion_context
 from mirage_sim.model.depth_head import depth_geometry
-from mirage_sim.model.sampler import flow_start, patch_fraction, sample
+from mirage_sim.model.sampler import flow_start, sample, start_fraction
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world.state import Context
 
@@ -80,22 +80,33 @@ def imagine(
     """
     settings = model.config
     patch = (settings.generator.patch_size[1], settings.generator.patch_size[2])
-    fraction = patch_fraction(read.mask, patch, settings.sampler.known_fraction)
+    fraction = start_fraction(read, patch, settings.sampler.known_fraction)
     start = flow_start(read.latents, noise, fraction, patch)
     condition = build_condition(read, settings.extras)
     motion = motion_context(poses, context.poses, settings.generator.context_dim)
     latents = torch.empty_like(noise)
+    lost = ~read.mask.flatten(1).any(dim=1)  # [b], nothing of the view is known
     for rows, views in references:
+        for looks_back in (False, True):
+            part = (lost[rows] | settings.preceding_with_memory) == looks_back  # [b']
+            if bool(part.any()):
+                chosen = rows[part]
+                before = context.latents[chosen] if looks_back else None
+                seen = views[part] if views is not None else None
 
-        def velocity(
-            noisy: Tensor, sigma: Tensor, rows: Tensor = rows, views: Tensor | None = views
-        ) -> Tensor:
-            flow: Tensor = model.generator(
-                noisy, sigma, motion[rows], context.latents[rows], views, condition[rows]
-            )
-            return flow
+                def velocity(
+                    noisy: Tensor,
+                    sigma: Tensor,
+                    chosen: Tensor = chosen,
+                    before: Tensor | None = before,
+                    seen: Tensor | None = seen,
+                ) -> Tensor:
+                    flow: Tensor = model.generator(
+                        noisy, sigma, motion[chosen], before, seen, condition[chosen]
+                    )
+                    return flow
 
-        latents[rows] = sample(velocity, start[rows], fraction[rows], settings.sampler)
+                latents[chosen] = sample(velocity, start[chosen], fraction[chosen], settings.sampler)
     return latents
 
 
@@ -111,19 +122,23 @@ def perceive_depth(
     Args:
         model: Networks and settings.
         latents: What was generated.
-        read: What the memory holds for these cameras.
+        read: What the memory holds for these cameras, or depths that the caller knows.
         poses: The cameras.
         intrinsics: In cells.
 
     Returns:
-        z-depth [b, T, h, w] in metres (0 without surface), and bool [b, T, h, w]: fit to remember.
+        z-depth [b, T, h, w] in metres, the memory's `sky_depth` without a surface, and bool [b, T, h, w]: fit
+        to remember.
     """
+    sky = model.config.memory.sky_depth
+    surface_known = read.mask & ~model.config.memory.is_sky(read.depth)
     rays = ray_directions(poses, intrinsics, (latents.shape[-2], latents.shape[-1]))
     geometry = depth_geometry(
-        read.depth.flatten(0, 1), read.mask.flatten(0, 1), rays.flatten(0, 1), poses[..., 2, 3].flatten()
+        read.depth.flatten(0, 1), surface_known.flatten(0, 1), rays.flatten(0, 1), poses[..., 2, 3].flatten()
     )
     said = model.depth_head.predict(latents.flatten(0, 1), geometry)
-    surface = (said.surface > 0.5).view_as(read.mask) | read.mask
-    sure = (said.spread < model.config.max_depth_spread).view_as(read.mask) | read.mask
-    depth = torch.where(read.mask, read.depth, said.depth.view_as(read.depth)) * surface
-    return depth, surface & sure
+    surface = (said.surface > 0.5).view_as(read.mask)
+    sure = (said.spread < model.config.max_depth_spread).view_as(read.mask)
+    said_depth = torch.where(surface, said.depth.view_as(read.depth), sky)
+    fit = read.mask | torch.where(surface, sure, sky > 0)
+    return torch.where(read.mask, read.depth, said_depth), fit

@@ -48,6 +48,18 @@ class Context:
             torch.zeros(worlds, dtype=torch.bool, device=device),
         )
 
+    @classmethod
+    def beginning(cls, first: Tensor, pose: Tensor, intrinsics: Tensor, preceding: int) -> Context:
+        """Worlds at rest at their first frame [B, C, h, w]: it is all that precedes."""
+        return cls(
+            first[:, None].expand(-1, preceding, -1, -1, -1),
+            pose[:, None].expand(-1, preceding, -1, -1),
+            first,
+            pose,
+            intrinsics,
+            torch.ones(len(first), dtype=torch.bool, device=first.device),
+        )
+
     def pick(self, index: Tensor) -> Context:
         """Copies of the worlds in `index`."""
         return Context(**{name: value[index].clone() for name, value in vars(self).items()})
@@ -56,6 +68,11 @@ class Context:
         """Replace the worlds in `index` by those of `other`."""
         for name, value in vars(self).items():
             value[index] = getattr(other, name)
+
+    def push(self, index: Tensor, latents: Tensor, poses: Tensor) -> None:
+        """Append new frames [b, T, …] of the worlds in `index`; the oldest ones drop out."""
+        for held, new in ((self.latents, latents), (self.poses, poses)):
+            held[index] = torch.cat([held[index], new], dim=1)[:, -held.shape[1] :]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ Source: paper, section on the life of the memory; the batched state machine is o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,14 @@ import torch
 from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError, StateError, check_shape
-from mirage_sim.geometry import (
-    check_pose,
-    downsample_depth,
-    rescale_intrinsics,
-)
+from mirage_sim.geometry import check_pose, downsample_depth, rescale_intrinsics
 from mirage_sim.memory import MemoryRead, SpatialMemory
+from mirage_sim.memory.checks import world_mask
 from mirage_sim.memory.overlap import select_references
 from mirage_sim.model.images import frames_to_tensor, tensor_to_frames
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world.clock import Clock
+from mirage_sim.world.config import WorldConfig
 from mirage_sim.world.imagine import (
     ReferenceGroups,
     empty_read,
@@ -40,21 +38,6 @@ from mirage_sim.world.start import check_start
 from mirage_sim.world.state import Context, WorldState
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class WorldConfig:
-    """How worlds are run, beside the model's own settings.
-
-    Attributes:
-        memory: Whether the memory is read and written at all.
-        reference_voxel: Edge in metres of the voxels by whose overlap references are chosen.
-        reference_overlap: Least overlap of a reference.
-    """
-
-    memory: bool = True
-    reference_voxel: float = 0.3
-    reference_overlap: float = 0.04
 
 
 class World:
@@ -128,7 +111,7 @@ class World:
             InputError: If a shape, a pose, a depth or the intrinsics are wrong; no world is touched then.
             InputTypeError: If the image is not uint8.
         """
-        chosen = self._chosen(worlds)
+        chosen = world_mask(worlds, self.num_worlds, self.device)
         check_shape("cam2world", cam2world, [self.num_worlds, 4, 4])
         index = chosen.nonzero().flatten()
         rows = index.tolist()
@@ -142,17 +125,7 @@ class World:
         clock.lap("generate")
         first = latents[:, 0].float()
         steps = self.model.config.preceding
-        self._context.put(
-            index,
-            Context(
-                first[:, None].expand(-1, steps, -1, -1, -1),
-                pose[:, None].expand(-1, steps, -1, -1),
-                first,
-                pose,
-                start.intrinsics[index],
-                torch.ones(len(rows), dtype=torch.bool, device=self.device),
-            ),
-        )
+        self._context.put(index, Context.beginning(first, pose, start.intrinsics[index], steps))
         given = None
         if start.depth is not None:
             given = downsample_depth(start.depth[index], self.model.codec.spatial_stride)[:, None]
@@ -175,12 +148,11 @@ class World:
             InputError: If a shape or a pose is wrong; no world is touched then.
             StateError: If a world has no first frame yet.
         """
-        chosen = self._chosen(worlds)
+        chosen = world_mask(worlds, self.num_worlds, self.device)
         check_shape("cam2world", cam2world, [self.num_worlds, self.segment_length, 4, 4])
         index = chosen.nonzero().flatten()
         check_pose("cam2world", cam2world[index.to(cam2world.device)])
-        if not bool(self._context.started[index].all()):
-            raise StateError("step needs worlds that have begun: call reset first")
+        self._check_started(index, "step")
         poses = cam2world.to(self.device, torch.float32)[index]  # [b, T, 4, 4]
         clock = Clock(self.device)
         read = self._read(poses, index, chosen)
@@ -207,15 +179,15 @@ class World:
             InputError: If a shape or a pose is wrong.
             StateError: If a world has no first frame yet.
         """
-        chosen = self._chosen(worlds)
+        chosen = world_mask(worlds, self.num_worlds, self.device)
         check_shape("cam2world", cam2world, [self.num_worlds, 4, 4])
         index = chosen.nonzero().flatten()
         check_pose("cam2world", cam2world[index.to(cam2world.device)])
+        self._check_started(index, "restart")
         context = self._context.pick(index)
         steps = self.model.config.preceding
-        context.latents.copy_(context.first_latents[:, None].expand(-1, steps, -1, -1, -1))
-        context.poses.copy_(context.first_pose[:, None].expand(-1, steps, -1, -1))
-        self._context.put(index, context)
+        first = context.first_latents, context.first_pose, context.intrinsics
+        self._context.put(index, Context.beginning(*first, steps))
         return self.step(cam2world[:, None].expand(-1, self.segment_length, -1, -1), decode, worlds)
 
     def snapshot(self, worlds: Tensor | None = None) -> WorldState:
@@ -227,7 +199,7 @@ class World:
         Returns:
             Their state.
         """
-        index = self._chosen(worlds).nonzero().flatten()
+        index = world_mask(worlds, self.num_worlds, self.device).nonzero().flatten()
         return WorldState(
             self.memory.fork(index),
             self._context.pick(index),
@@ -244,7 +216,7 @@ class World:
         Raises:
             InputError: If the numbers of worlds differ.
         """
-        index = self._chosen(worlds).nonzero().flatten()
+        index = world_mask(worlds, self.num_worlds, self.device).nonzero().flatten()
         if len(index) != state.num_worlds:
             raise InputError(f"state must hold {len(index)} worlds, got {state.num_worlds}")
         self.memory.assign(index, state.memory, range(state.num_worlds))
@@ -281,8 +253,7 @@ class World:
             OSError: If it cannot be written.
         """
         mask = self._one(world)
-        if not bool(self._context.started[world]):
-            raise StateError("save needs a world that has begun: call reset first")
+        self._check_started(mask.nonzero().flatten(), "save")
         about = {
             "model_id": self.model.config.model_id,
             "weights_sha256": self.model.weights_hash,
@@ -315,19 +286,14 @@ class World:
         extra: dict[str, Any] = about["extra"]
         return extra
 
+    def _check_started(self, index: Tensor, verb: str) -> None:
+        if not bool(self._context.started[index].all()):
+            raise StateError(f"{verb} needs worlds that have begun: call reset first")
+
     def _one(self, world: int) -> Tensor:
         if not 0 <= world < self.num_worlds:
             raise InputError(f"world must be in 0..{self.num_worlds - 1}, got {world}")
         return torch.arange(self.num_worlds, device=self.device) == world
-
-    def _chosen(self, worlds: Tensor | None) -> Tensor:
-        if worlds is None:
-            return torch.ones(self.num_worlds, dtype=torch.bool, device=self.device)
-        mask = torch.as_tensor(worlds)
-        check_shape("worlds", mask, [self.num_worlds])
-        if mask.dtype != torch.bool:
-            raise InputError(f"worlds must be bool, got {mask.dtype}")
-        return mask.to(self.device)
 
     def _cameras(self, poses: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Poses [B, T, 4, 4] and intrinsics [B, T, 3, 3] (in cells) of all worlds; others' do not count."""
@@ -384,9 +350,17 @@ class World:
         if given_depth is None:
             depth, trusted = perceive_depth(self.model, latents, read, poses, lens[index])
         else:
-            depth, trusted = given_depth, given_depth > 0
+            told = replace(read, depth=given_depth, mask=given_depth > 0)
+            depth = perceive_depth(self.model, latents, told, poses, lens[index])[0]
+            trusted = told.mask | self.model.config.memory.is_sky(depth)
         clock.lap("depth")
-        whole = self._spread(chosen, index)
+
+        def whole(rows: Tensor) -> Tensor:
+            """Put rows of the chosen worlds at their place among all, zeros elsewhere."""
+            everyone = torch.zeros(len(chosen), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
+            everyone[index] = rows
+            return everyone
+
         new_area = torch.zeros(self.num_worlds, device=self.device)
         if self.config.memory:
             finer = read.log_scale > self.model.config.memory.refine_log_scale
@@ -401,30 +375,15 @@ class World:
             pictures = np.zeros((self.num_worlds, *made.shape[1:]), np.uint8)
             pictures[index.cpu().numpy()] = made
         clock.lap("decode")
-        self._context.latents[index] = torch.cat([self._context.latents[index], latents], 1)[
-            :, -self.model.config.preceding :
-        ]
-        self._context.poses[index] = torch.cat([self._context.poses[index], poses], 1)[
-            :, -self.model.config.preceding :
-        ]
+        self._context.push(index, latents, poses)
         known = whole(read.mask)
         return Segment(
             frames=pictures,
             latents=whole(latents),
-            depth=whole(depth),
+            depth=whole(torch.where(self.model.config.memory.is_sky(depth), 0.0, depth)),
             known=known,
             coverage=known.float().mean(dim=(2, 3)),
             new_area=new_area,
             cam2world=whole(poses),
             timings_ms=clock.laps,
         )
-
-    def _spread(self, chosen: Tensor, index: Tensor) -> Callable[[Tensor], Tensor]:
-        """A function that puts rows of the chosen worlds at their place among all, zeros elsewhere."""
-
-        def whole(rows: Tensor) -> Tensor:
-            everyone = torch.zeros(len(chosen), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
-            everyone[index] = rows
-            return everyone
-
-        return whole

@@ -6,7 +6,7 @@ from mirage_sim.model.generator import TIMESTEPS, Generator, GeneratorConfig
 from mirage_sim.model.lora import LoRAConfig, add_lora, merge_lora
 from mirage_sim.model.positions import rotary_embedding, sequence_positions
 
-CONFIG = GeneratorConfig(4, 6, 2, 12, 3, 32, 12, (1, 2, 2), 2)
+CONFIG = GeneratorConfig(4, 6, 2, 12, 3, 32, 16, (1, 2, 2), 2)
 
 
 def make_generator(hints: bool = True) -> Generator:
@@ -23,7 +23,7 @@ def inputs(batch: int = 2) -> dict[str, torch.Tensor]:
     return {
         "target": torch.randn(batch, 1, 4, 4, 4, generator=rng),
         "sigma": torch.rand(batch, 1, 2, 2, generator=rng),
-        "context": torch.randn(batch, 1, 12, generator=rng),
+        "context": torch.randn(batch, 1, 16, generator=rng),
         "preceding": torch.randn(batch, 1, 4, 4, 4, generator=rng),
         "references": torch.randn(batch, 2, 4, 4, 4, generator=rng),
         "condition": torch.randn(batch, 1, 6, 4, 4, generator=rng),

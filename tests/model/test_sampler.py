@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from mirage_sim.errors import InputError
+from mirage_sim.memory import MemoryRead
 from mirage_sim.model.sampler import (
     SamplerConfig,
     flow_start,
     make_scheduler,
-    patch_fraction,
     sample,
     shift_sigma,
+    start_fraction,
 )
 
 
@@ -22,7 +23,7 @@ def test_a_perfect_network_reaches_the_target(scheduler, steps, shift):
     target = torch.randn(2, 1, 3, 4, 4, generator=rng)
     noise = torch.randn(2, 1, 3, 4, 4, generator=rng)
     read = target + 0.1 * torch.randn(2, 1, 3, 4, 4, generator=rng)
-    fraction = torch.rand(2, 1, 2, 2, generator=rng)
+    fraction = 0.01 + 0.99 * torch.rand(2, 1, 2, 2, generator=rng)
     start = flow_start(read, noise, fraction, (2, 2))
     config = SamplerConfig(steps=steps, shift=shift, scheduler=scheduler)
     drawn = sample(lambda latents, level: start - target, start, fraction, config)
@@ -49,10 +50,49 @@ def test_the_network_is_told_the_share_of_noise_of_each_token():
     assert [level.flatten().tolist() for level in told] == [[1.0, 0.25], [0.5, 0.125]]
 
 
+def reading(**changes: torch.Tensor) -> MemoryRead:
+    """A read of 4 x 4 cells, each just as it was written but for the changes."""
+    cells = torch.zeros(1, 1, 4, 4)
+    exact = {
+        "latents": torch.ones(1, 1, 3, 4, 4),
+        "mask": cells == 0,
+        "depth": cells + 2,
+        "offset": torch.zeros(1, 1, 2, 4, 4),
+        "log_scale": cells.clone(),
+        "view_cos": cells + 1,
+    }
+    return MemoryRead(**(exact | changes))
+
+
 def test_only_wholly_known_tokens_start_from_the_memory():
-    known = torch.ones(1, 1, 4, 4, dtype=torch.bool)
-    known[0, 0, 3, 0] = False
-    assert patch_fraction(known, (2, 2), 0.25)[0, 0].tolist() == [[0.25, 0.25], [1.0, 0.25]]
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    mask[0, 0, 3, 0] = False
+    read = reading(mask=mask, offset=torch.full((1, 1, 2, 4, 4), 0.4))
+    assert start_fraction(read, (2, 2), 0.25)[0, 0].tolist() == [[0.25, 0.25], [1.0, 0.25]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offset": torch.tensor([0.0, 0.3]).expand(4, 4, 2).permute(2, 0, 1)[None, None]},
+        {"log_scale": torch.full((1, 1, 4, 4), -0.3)},
+        {"view_cos": torch.full((1, 1, 4, 4), 0.9)},
+    ],
+)
+def test_the_noise_in_a_known_token_grows_with_its_change(change):
+    assert start_fraction(reading(), (2, 2), 0.25).unique().tolist() == [0.0]
+    assert start_fraction(reading(**change), (2, 2), 0.25).unique().tolist() == [0.25]
+    halfway = reading(log_scale=torch.full((1, 1, 4, 4), 0.135))
+    torch.testing.assert_close(start_fraction(halfway, (2, 2), 0.25), torch.full((1, 1, 2, 2), 0.125))
+    assert start_fraction(reading(**change), (2, 2), 1.0).unique().tolist() == [1.0]
+
+
+def test_tokens_read_exactly_stay_whatever_the_network_says():
+    start = torch.arange(16.0).reshape(1, 1, 1, 4, 4)
+    fraction = torch.tensor([[[[0.0, 0.2], [1.0, 0.2]]]])
+    drawn = sample(lambda latents, level: torch.ones_like(latents), start, fraction, SamplerConfig(steps=3))
+    torch.testing.assert_close(drawn[..., :2, :2], start[..., :2, :2])
+    torch.testing.assert_close(drawn[..., 2:, :2], start[..., 2:, :2] - 1)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"scheduler": "heun"}, {"known_fraction": 1.5}])

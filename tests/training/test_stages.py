@@ -9,10 +9,14 @@ import torch
 
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.geometry import from_yaw_pitch, rescale_intrinsics, yaw_sweep
+from mirage_sim.model.images import frames_to_tensor
+from mirage_sim.training.codec import move_first, random_moves, train_codec
+from mirage_sim.training.data import Clips
 from mirage_sim.training.depth import train_depth
-from mirage_sim.training.generator import prepare_stage, train_generator
+from mirage_sim.training.generator import make_task, prepare_stage, train_generator
 from mirage_sim.training.loop import StageConfig, learning_rate_factor
-from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample, read_frames
+from mirage_sim.training.polish import Polish, train_polish
+from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample, encode_clips, read_frames
 from tests.models import tiny_world_model
 
 QUICK = StageConfig(steps=3, batch_size=2, validate_every=3, log_every=1, warmup=1)
@@ -40,7 +44,12 @@ def changed(before: dict[str, torch.Tensor], module: torch.nn.Module) -> set[str
 
 @pytest.mark.parametrize(
     ("stage", "trained"),
-    [("backbone", {"backbone"}), ("branch", {"branch"}), ("lora", {"branch", "backbone"})],
+    [
+        ("backbone", {"backbone"}),
+        ("branch", {"branch"}),
+        ("lora", {"branch", "backbone"}),
+        ("finetune", {"branch", "backbone"}),
+    ],
 )
 def test_each_stage_trains_what_it_says(tmp_path, stage, trained):
     model = tiny_world_model()
@@ -51,8 +60,83 @@ def test_each_stage_trains_what_it_says(tmp_path, stage, trained):
     lines = [json.loads(line) for line in (tmp_path / f"{stage}.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert all(math.isfinite(line["loss"]) for line in lines)
-    assert {"validation_known", "validation_unknown"} <= set(lines[-1])
+    assert "validation_unknown" in lines[-1]
+    assert ("validation_known" in lines[-1]) == (stage != "backbone")
     assert (tmp_path / f"{stage}.png").stat().st_size > 1000
+
+
+def pictures(count: int = 2, length: int = 3, size: int = 64) -> Clips:
+    rgb = np.random.default_rng(0).integers(0, 256, (count, length, size, size, 3), dtype=np.uint8)
+    depth, poses = np.ones((count, length, 8, 8), np.float32), np.zeros((count, length, 4, 4), np.float32)
+    return Clips(rgb, depth, poses, np.eye(3, dtype=np.float32), np.arange(count))
+
+
+def test_the_decoder_is_tuned_without_touching_the_latents(tmp_path):
+    codec = tiny_world_model().codec
+    before = weights(codec.autoencoder)
+    train_codec("codec", codec, pictures(), pictures(), QUICK, tmp_path)
+    assert changed(before, codec.autoencoder) == {"encoder", "decoder"}
+    latents = codec.encode(frames_to_tensor(pictures().rgb[:, 0])[:, None])
+    torch.testing.assert_close(latents.mean(dim=(0, 1, 3, 4)), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents.std(dim=(0, 1, 3, 4)), torch.ones(4), atol=1e-2, rtol=0)
+    before = weights(codec.autoencoder)
+    train_codec("decoder", codec, pictures(), pictures(), QUICK, tmp_path)
+    assert changed(before, codec.autoencoder) == {"decoder"}
+    assert torch.equal(latents, codec.encode(frames_to_tensor(pictures().rgb[:, 0])[:, None]))
+    assert "validation_psnr" in json.loads((tmp_path / "decoder.jsonl").read_text().splitlines()[-1])
+
+
+def test_latents_are_kept_while_the_encoder_is_the_same(tmp_path):
+    model, path = tiny_world_model(), tmp_path / "latents.safetensors"
+    first = encode_clips(model, pictures(), path).latents
+    made = path.stat().st_mtime_ns
+    next(model.codec.autoencoder.decoder.parameters()).add_(1.0)
+    assert torch.equal(encode_clips(model, pictures(), path).latents, first)
+    assert path.stat().st_mtime_ns == made
+    next(model.codec.autoencoder.encoder.parameters()).add_(1.0)
+    assert not torch.equal(encode_clips(model, pictures(), path).latents, first)
+    with pytest.raises(FileFormatError, match="must hold latents of"):
+        encode_clips(model, pictures(count=3), path)
+
+
+def test_moving_latents_is_moving_pictures():
+    moves = random_moves(3, 8, np.random.default_rng(0))
+    assert moves[:, 0, 0].log().abs().max() <= math.log(1.3) + 1e-6
+    ramp = torch.linspace(-1, 1, 64).expand(3, 1, 64, 64)  # the value is the place
+    small = torch.nn.functional.avg_pool2d(ramp, 8)
+    moved = torch.nn.functional.avg_pool2d(move_first(ramp, moves), 8)
+    inside = (slice(None), slice(None), slice(2, 6), slice(2, 6))
+    torch.testing.assert_close(move_first(small, moves)[inside], moved[inside], atol=1e-3, rtol=0)
+    assert torch.equal(move_first(ramp, moves[:1])[1:], ramp[1:])
+
+
+def test_polishing_trains_generator_and_critic_each_by_its_own_part(tmp_path):
+    model = tiny_world_model()
+    before = weights(model.generator)
+    train_polish(model, clips(), clips(), QUICK, tmp_path)
+    assert changed(before, model.generator) == {"branch", "backbone"}
+    last = json.loads((tmp_path / "polish.jsonl").read_text().splitlines()[-1])
+    assert {"validation_known", "validation_imagined", "validation_contrast"} <= set(last)
+
+    rng = np.random.default_rng(0)
+    task = make_task(
+        model, draw_sample(clips(), 2, SamplesConfig(memory_dropout=0.0), rng), rng, from_noise=0.0
+    )
+    polish = Polish(model.requires_grad_(True))
+    loss, _ = polish(task, torch.zeros(2, *task.target.shape))
+    loss.backward()
+    together = [parameter.grad.clone() for parameter in polish.critic.parameters()]
+    polish.zero_grad()
+    # the critic's gradient is that of its own verdicts alone
+    drawn = polish.draw(task)
+    cells = drawn.imagined.flatten(0, 1)
+    shown = torch.where(drawn.imagined > 0, drawn.latents, task.target).detach().flatten(0, 1)
+    made, true = (polish.critic(part, cells)[0] for part in (shown, task.target.flatten(0, 1)))
+    blocks = torch.nn.functional.avg_pool2d(cells, 2)
+    hinge = (1 + made).relu() + (1 - true).relu()
+    ((blocks * hinge).sum() / blocks.sum().clamp(min=1)).backward()
+    for joint, parameter in zip(together, polish.critic.parameters(), strict=True):
+        torch.testing.assert_close(joint, parameter.grad)
 
 
 def test_an_interrupted_stage_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
@@ -98,6 +182,24 @@ def test_samples_are_drawn_from_the_seed_alone():
 def test_memory_dropout_leaves_nothing_to_read():
     sample = draw_sample(clips(), 4, SamplesConfig(memory_dropout=1.0), np.random.default_rng(0))
     assert not sample.read.mask.any()
+    assert sample.preceding is not None
+
+
+def test_with_a_memory_the_preceding_frame_is_left_out():
+    sample = draw_sample(clips(), 4, SamplesConfig(memory_dropout=0.0), np.random.default_rng(0))
+    assert sample.read.mask.any()
+    assert sample.preceding is None
+
+
+def test_a_revisited_frame_is_remembered_as_it_is():
+    config = SamplesConfig(memory_dropout=0.0, revisit=1.0, missing=0.0, depth_noise=0.0, edge_threshold=10.0)
+    sample = draw_sample(clips(), 4, config, np.random.default_rng(1))
+    exact = (
+        sample.read.mask & (sample.read.offset.abs().amax(2) < 0.01) & (sample.read.log_scale.abs() < 0.01)
+    )
+    assert exact.float().mean() > 0.5
+    exact = exact[:, :, None].expand_as(sample.target)
+    assert torch.equal(sample.read.latents[exact], sample.target[exact])
 
 
 def test_reading_the_very_frame_gives_its_tokens_back():

@@ -1,5 +1,7 @@
 """The world's state machine, on a tiny model of the real classes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,8 @@ def first_poses(count: int) -> torch.Tensor:
 
 def started(model, count: int = 1, memory: bool = True) -> World:
     world = World(model, count, memory=memory)
-    world.reset(first_frames(count), first_poses(count), seeds=range(5, 5 + count))
+    wall = np.full((count, SIZE, SIZE), 2.0, np.float32)
+    world.reset(first_frames(count), first_poses(count), seeds=range(5, 5 + count), depth=wall)
     return world
 
 
@@ -40,7 +43,8 @@ def turns(count: int, steps: int = 4) -> torch.Tensor:
 def test_a_world_depends_on_its_batch_mates_by_rounding_only(model):
     together = started(model, 3)
     alone = World(model, 1)
-    alone.reset(first_frames(3)[1:2], first_poses(3)[1:2], seeds=[6])
+    wall = np.full((1, SIZE, SIZE), 2.0, np.float32)
+    alone.reset(first_frames(3)[1:2], first_poses(3)[1:2], seeds=[6], depth=wall)
     for poses in turns(3):
         whole, single = together.step(poses), alone.step(poses[1:2])
         torch.testing.assert_close(whole.latents[1], single.latents[0], atol=1e-3, rtol=1e-3)
@@ -68,6 +72,35 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(model):
         frames.append(world.step(poses).frames)
     assert np.array_equal(frames[0], frames[1])
     assert not np.array_equal(frames[0], frames[2])
+
+
+@pytest.mark.parametrize("sky_depth", [60.0, 0.0])
+def test_the_sky_is_remembered_but_is_no_surface(sky_depth):
+    model = tiny_world_model(SIZE, SIZE)
+    model = model.with_settings(memory=replace(model.config.memory, sky_depth=sky_depth))
+    model.depth_head.last.weight.zero_()
+    model.depth_head.last.bias.copy_(
+        torch.tensor([0.0, 0.0, -9.0])
+    )  # all that is not known to be near is sky
+    depth = np.full((1, SIZE, SIZE), 2.0, np.float32)
+    depth[:, : SIZE // 2] = 0.0
+    world = World(model)
+    first = world.reset(first_frames(1), first_poses(1), seeds=[5], depth=depth)
+    assert (first.depth[0, 0, :2] == 0).all()
+    assert (first.depth[0, 0, 2:] == 2).all()
+    lens = model.intrinsics()
+    wall = SIZE * (SIZE / 2) * 2.0**2 / (lens[0, 0] * lens[1, 1])  # m^2 of the lower half
+    torch.testing.assert_close(first.new_area, wall[None])
+    again = world.step(first_poses(1)[:, None])
+    assert again.known[0, 0, 2:].all()
+    assert again.known[0, 0, :2].all() == (sky_depth > 0)
+    assert (again.depth[0, 0, :2] == 0).all()
+    assert world.memory.stats().entries.tolist() == [16 if sky_depth else 8]
+    if sky_depth:
+        assert torch.equal(again.latents, first.latents.half().float())  # read just as it was written
+        aside = first_poses(1)
+        aside[:, 1, 3] += 0.2
+        assert world.step(aside[:, None]).known[0, 0, :2].all()  # no parallax
 
 
 def test_coverage_counts_what_was_remembered(model):
