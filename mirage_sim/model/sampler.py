@@ -3,6 +3,7 @@
 Where nothing is known the flow starts at pure noise. Where the memory knows a token, it starts at what was
 read with a share f of noise, (1 - f)·read + f·noise, so that a remembered place is carried over and not
 dreamt anew. The share falls to zero where the token is read just as it was written; there it stays as it is.
+The noise of known tokens is the same at every step, so that two visits draw alike from what they read alike.
 Both are straight flows x_σ = (1 - σ)·x + σ·start with velocity `start - x`, so every flow scheduler fits; the
 network is told the share of noise in a token, f·σ.
 
@@ -22,6 +23,8 @@ from torch import Tensor
 from mirage_sim.errors import InputError
 from mirage_sim.memory import MemoryRead
 
+STILL_SEED = 0
+"""Seed of the noise in known tokens."""
 EXACT, MOVED = 0.02, 0.25
 """Change of a token (cells, log scale) up to which it counts as read exactly, from which as wholly moved."""
 
@@ -108,6 +111,23 @@ def start_fraction(read: MemoryRead, patch: tuple[int, int], known_fraction: flo
 def spread_over_cells(tokens: Tensor, patch: tuple[int, int]) -> Tensor:
     """Repeat a value per token [B, T, h', w'] over its cells, [B, T, 1, h, w]."""
     return tokens.repeat_interleave(patch[0], -2).repeat_interleave(patch[1], -1)[:, :, None]
+
+
+def settle_noise(noise: Tensor, fraction: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Give known tokens the same noise at every step, in every world.
+
+    Args:
+        noise: Fresh standard normal noise, [B, T, C, h, w].
+        fraction: Share of noise of every token, [B, T, h', w'], 1 for unknown ones, which keep theirs.
+        patch: Rows and columns of cells in a token.
+
+    Returns:
+        [B, T, C, h, w].
+
+    Source: ours.
+    """
+    still = torch.randn(noise.shape[2:], generator=torch.Generator().manual_seed(STILL_SEED)).to(noise)
+    return torch.where(spread_over_cells(fraction, patch) < 1.0, still, noise)
 
 
 def flow_start(read: Tensor, noise: Tensor, fraction: Tensor, patch: tuple[int, int]) -> Tensor:

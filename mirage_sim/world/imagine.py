@@ -11,7 +11,7 @@ from mirage_sim.geometry import ray_directions
 from mirage_sim.memory import MemoryRead
 from mirage_sim.model.condition import build_condition, motion_context
 from mirage_sim.model.depth_head import depth_geometry
-from mirage_sim.model.sampler import flow_start, sample, start_fraction
+from mirage_sim.model.sampler import flow_start, sample, settle_noise, start_fraction
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world.state import Context
 
@@ -81,7 +81,7 @@ def imagine(
     settings = model.config
     patch = (settings.generator.patch_size[1], settings.generator.patch_size[2])
     fraction = start_fraction(read, patch, settings.sampler.known_fraction)
-    start = flow_start(read.latents, noise, fraction, patch)
+    start = flow_start(read.latents, settle_noise(noise, fraction, patch), fraction, patch)
     condition = build_condition(read, settings.extras)
     motion = motion_context(poses, context.poses, settings.generator.context_dim)
     latents = torch.empty_like(noise)

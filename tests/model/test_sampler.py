@@ -10,6 +10,7 @@ from mirage_sim.model.sampler import (
     flow_start,
     make_scheduler,
     sample,
+    settle_noise,
     shift_sigma,
     start_fraction,
 )
@@ -85,6 +86,20 @@ def test_the_noise_in_a_known_token_grows_with_its_change(change):
     halfway = reading(log_scale=torch.full((1, 1, 4, 4), 0.135))
     torch.testing.assert_close(start_fraction(halfway, (2, 2), 0.25), torch.full((1, 1, 2, 2), 0.125))
     assert start_fraction(reading(**change), (2, 2), 1.0).unique().tolist() == [1.0]
+
+
+def test_known_tokens_get_the_same_noise_at_every_step():
+    fraction = torch.tensor([[[[0.25, 1.0], [1.0, 0.1]]]])
+    rng = torch.Generator().manual_seed(1)
+    first, second = (torch.randn(1, 1, 3, 4, 4, generator=rng) for _ in range(2))
+    settled = [settle_noise(noise, fraction, (2, 2)) for noise in (first, second)]
+    for rows, columns in ((slice(0, 2), slice(0, 2)), (slice(2, 4), slice(2, 4))):
+        assert torch.equal(settled[0][..., rows, columns], settled[1][..., rows, columns])
+    assert torch.equal(settled[0][..., :2, 2:], first[..., :2, 2:])
+    assert torch.equal(settled[1][..., 2:, :2], second[..., 2:, :2])
+    many = settle_noise(torch.zeros(1, 1, 32, 16, 16), torch.zeros(1, 1, 8, 8), (2, 2))
+    assert abs(float(many.mean())) < 0.05
+    assert abs(float(many.std()) - 1.0) < 0.05
 
 
 def test_tokens_read_exactly_stay_whatever_the_network_says():
