@@ -58,6 +58,11 @@ class GeneratorConfig:
         if self.patch_size[0] != 1:
             raise InputError(f"patch_size must be 1 in time, got {self.patch_size}")
 
+    @property
+    def patch_hw(self) -> tuple[int, int]:
+        """Rows and columns of cells in one token."""
+        return self.patch_size[1], self.patch_size[2]
+
 
 class Generator(nn.Module):
     """Backbone, memory branch and the pass through both."""
@@ -86,7 +91,8 @@ class Generator(nn.Module):
 
     def token_grid(self, hw: tuple[int, int]) -> tuple[int, int]:
         """Tokens per column and row of a latent frame of `hw` cells."""
-        return hw[0] // self.config.patch_size[1], hw[1] // self.config.patch_size[2]
+        rows, columns = self.config.patch_hw
+        return hw[0] // rows, hw[1] // columns
 
     def forward(
         self,
@@ -173,7 +179,7 @@ class Generator(nn.Module):
         shift, scale = (backbone.scale_shift_table[:, None] + embedded[:, :, None]).unbind(dim=2)
         normed = (backbone.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
         patches = backbone.proj_out(normed)  # [B, S, 2*2*C]
-        _, rows, columns = self.config.patch_size
+        rows, columns = self.config.patch_hw
         patches = patches.unflatten(1, (frames, *grid)).unflatten(-1, (rows, columns, -1))
         latents = patches.permute(0, 1, 6, 2, 4, 3, 5)  # [B, T, C, h', 2, w', 2]
         whole: Tensor = latents.flatten(5, 6).flatten(3, 4).float()

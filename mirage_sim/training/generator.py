@@ -74,7 +74,7 @@ def make_task(
     """
     device = model.device
     settings = model.config
-    patch = (settings.generator.patch_size[1], settings.generator.patch_size[2])
+    patch = settings.generator.patch_hw
     chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
     target = sample.target.to(device)
     noise = torch.randn(target.shape, generator=chance).to(device)
@@ -112,8 +112,7 @@ def flow_loss(
     task = make_task(model, sample, rng, memory)
     level = rng.random((len(task.target), 1, 1, 1), dtype=np.float32)
     sigma = shift_sigma(torch.from_numpy(level), SIGMA_SHIFT).to(model.device)
-    patch = (model.config.generator.patch_size[1], model.config.generator.patch_size[2])
-    moves = spread_over_cells((task.fraction > 0).float(), patch)  # [B, 1, 1, h, w]
+    moves = spread_over_cells((task.fraction > 0).float(), model.config.generator.patch_hw)  # [B, 1, 1, h, w]
     on_the_way = torch.lerp(task.start, task.target, (1.0 - sigma[:, None]) * moves)
     velocity = module(
         on_the_way, sigma * task.fraction, task.context, task.preceding, task.references, task.condition

@@ -104,7 +104,7 @@ class Polish(nn.Module):
             return flow
 
         latents = draw_latents(velocity, task.start, task.fraction, self.config.sampler)
-        patch = (self.config.generator.patch_size[1], self.config.generator.patch_size[2])
+        patch = self.config.generator.patch_hw
         return Drawn(
             latents,
             spread_over_cells((task.fraction == 1).float(), patch),
@@ -122,14 +122,13 @@ class Polish(nn.Module):
         cells = drawn.imagined.flatten(0, 1)
         frozen = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
         verdict, look = functional_call(self.critic, frozen, (made, cells))
-        with torch.no_grad():
-            aim = self.critic(true, cells)[1]
-        said_made, said_true = self.critic(made.detach(), cells)[0], self.critic(true, cells)[0]
+        said_made = self.critic(made.detach(), cells)[0]
+        said_true, aim = self.critic(true, cells)
         blocks = F.adaptive_avg_pool2d(cells, (verdict.shape[-2], verdict.shape[-1]))  # [N, 1, h/2, w/2]
         share = blocks / blocks.sum().clamp(min=1.0)
         judged = (share * (F.relu(1.0 + said_made) + F.relu(1.0 - said_true))).sum()
         fooled = -(share * verdict).sum()
-        alike = (share * (look - aim).abs().mean(dim=1, keepdim=True)).sum()
+        alike = (share * (look - aim.detach()).abs().mean(dim=1, keepdim=True)).sum()
         loss = error + ADVERSARIAL * fooled + FEATURES * alike + judged
         return loss, {"error": float(error.detach()), "critic": float(judged.detach())}
 

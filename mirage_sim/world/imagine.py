@@ -79,7 +79,7 @@ def imagine(
     Source: paper, denoising with memory; flows that start at the memory, ours.
     """
     settings = model.config
-    patch = (settings.generator.patch_size[1], settings.generator.patch_size[2])
+    patch = settings.generator.patch_hw
     fraction = start_fraction(read, patch, settings.sampler.known_fraction)
     start = flow_start(read.latents, settle_noise(noise, fraction, patch), fraction, patch)
     condition = build_condition(read, settings.extras)
