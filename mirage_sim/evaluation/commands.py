@@ -57,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     walk.add_argument("--steps", type=int, default=1000, help="steps of the walk (default: %(default)s)")
     walk.add_argument("--index", type=int, default=0, help="scene of the split (default: %(default)s)")
     walk.add_argument(
+        "--laps", type=int, default=2, help="times through the flat and back (default: %(default)s)"
+    )
+    walk.add_argument(
         "--window", type=int, default=100, help="steps compared at each end (default: %(default)s)"
     )
     walk.add_argument("--no-memory", action="store_true", help="walk without the memory")
@@ -94,7 +97,7 @@ def _config(args: argparse.Namespace) -> Config:
         return DepthConfig(args.split, args.worlds, args.pairs, seed=args.seed)
     if args.evaluation == "walk":
         return WalkRunConfig(
-            args.split, args.index, args.seed, args.steps, args.window, memory=not args.no_memory
+            args.split, args.index, args.seed, args.steps, args.laps, args.window, memory=not args.no_memory
         )
     worlds = WorldsConfig(args.split, args.worlds, args.seed, args.length)
     if args.evaluation == "loop":

@@ -58,7 +58,7 @@ def add_sampling_options(parser: argparse.ArgumentParser, *step_names: str) -> N
     group.add_argument(
         "--sampling-steps", *step_names, type=int, dest="sampling_steps", help="passes a segment"
     )
-    group.add_argument("--known-fraction", type=float, help="start level of tokens that the memory knows")
+    group.add_argument("--known-fraction", type=float, help="share of noise in the start of known cells")
     group.add_argument("--references", type=int, help="earlier views that the generator sees")
     group.add_argument(
         "--no-extras", action="store_true", help="hide offset, scale, view and depth of what is read"

@@ -134,7 +134,7 @@ def with_sampling(
     Args:
         model: Shares its weights with the result.
         steps: Passes through the network for a segment.
-        known_fraction: Start level of tokens that the memory knows.
+        known_fraction: Share of noise in the start of cells that the memory knows.
         references: Earlier views that the generator sees.
         extras: `False` hides offset, scale, view and depth from the condition.
 

@@ -1,4 +1,8 @@
-"""Long walk: do pictures, memory and step time hold over a thousand steps around a flat?"""
+"""Long walk: do pictures, memory and step time hold over a thousand steps around a flat?
+
+The way leads through the flat and back, and then the same again: what the first lap remembers is what the
+second one should find, and a memory that is bounded by the place grows no more.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +41,7 @@ class WalkRunConfig:
         index: Scene of the split.
         seed: Decides the way and the noise.
         steps: Steps of the walk.
+        laps: How often it leads through the flat and back.
         window: Steps at the start and at the end that are compared.
         sheet_every: Steps between pictures of the contact sheet; a twentieth of the walk if 0.
         memory: Whether the memory is used.
@@ -46,6 +51,7 @@ class WalkRunConfig:
     index: int = 0
     seed: int = 0
     steps: int = 1000
+    laps: int = 2
     window: int = 100
     sheet_every: int = 0
     memory: bool = True
@@ -55,6 +61,8 @@ class WalkRunConfig:
         first_seeds(self.split, self.index + 1, "index, counted from 1,")
         if self.seed < 0 or self.sheet_every < 0:
             raise InputError(f"seed and sheet_every must be at least 0, got {self.seed}, {self.sheet_every}")
+        if not 0 < 2 * self.laps <= self.steps:
+            raise InputError(f"laps must be positive and at most half of {self.steps} steps, got {self.laps}")
         if not 0 < 2 * self.window <= self.steps:
             raise InputError(
                 f"window must be positive and at most half of {self.steps} steps, got {self.window}"
@@ -81,7 +89,8 @@ def evaluate_walk(model: WorldModel, config: WalkRunConfig, out: Path | None = N
     rows: list[list[Array]] = []
     with make_scene(first_seeds(config.split, config.index + 1)[-1]) as scene:
         rng = np.random.default_rng([scene.seed, config.seed])
-        cameras = scene.plan_walk(rng, config.steps + 1)  # [steps + 1, 4, 4]
+        one_way = -(-config.steps // (2 * config.laps))
+        cameras = laps(scene.plan_walk(rng, one_way + 1), config.steps)  # [steps + 1, 4, 4]
         view = scene.render(cameras[0], lens, hw)
         world = World(model, 1, memory=config.memory)
         world.reset(view.rgb[None], cameras[:1], lens, [config.seed], depth=view.depth[None])
@@ -115,6 +124,21 @@ def evaluate_walk(model: WorldModel, config: WalkRunConfig, out: Path | None = N
         sheet = write_sheet(out / "walk-frames.png", rows, ["truth", "generated"], labels)
         result["files"] = [str(out / "walk.png"), str(sheet)]
     return result
+
+
+def laps(way: Tensor, steps: int) -> Tensor:
+    """Go along a way and back, again and again.
+
+    Args:
+        way: Cameras [L + 1, 4, 4].
+        steps: Steps in all.
+
+    Returns:
+        [steps + 1, 4, 4].
+    """
+    turn = len(way) - 1
+    place = torch.arange(steps + 1) % (2 * turn)
+    return way[turn - (place - turn).abs()]
 
 
 def picture_statistics(frames: Array) -> dict[str, Tensor]:

@@ -19,6 +19,11 @@ SCALE_WEIGHT = 0.5
 NEAREST = 0.05
 """Depth in metres below which entries are not read: there a cell is smaller than anything that was stored."""
 
+FINER = 0.95
+"""Footprint at writing over the present one below which an entry is finer than the view asks for."""
+
+_LITTLE = 0.5  # squared cells, the step in which scores are told apart where a choice is to last
+_LAST = 64.0  # squared cells, above the score of any entry that is coarser than asked for
 _UNTAKEN = torch.iinfo(torch.int64).max
 _SCORE_STEPS = float(2**20)
 _SCORE_LIMIT = float(2**30)
@@ -167,6 +172,7 @@ def choose(
     intrinsics: Tensor,  # [B, T, 3, 3]
     hw: tuple[int, int],
     scale_weight: float,
+    lasting: bool = False,
 ) -> Tensor:
     """Give every cell the hit with the least score; equal scores go to the lowest index.
 
@@ -176,6 +182,9 @@ def choose(
         intrinsics: Intrinsics `[B, T, 3, 3]` in cells.
         hw: Height and width in cells.
         scale_weight: Score of one unit of |log scale| in squared cells.
+        lasting: Whether what a cell showed is to last when more has been written since: of scores that differ
+            by little the older entry's counts as the less, and a hit finer than the view asks for is taken
+            only where there is no other.
 
     Returns:
         int64 `[B, T, h, w]`, index of the entry within its world, -1 for none.
@@ -193,6 +202,8 @@ def choose(
     ratio = footprint.reshape(-1).index_select(0, hits.row) * focal / hits.depth  # [M]
     du, dv = (part - part.floor() - 0.5 for part in (hits.u, hits.v))
     score = du * du + dv * dv + (_LN2 * scale_weight) * _rough_log2(ratio).abs()
+    if lasting:
+        score = (score / _LITTLE).floor() * _LITTLE + _LAST * (ratio < FINER)
     steps = (score * _SCORE_STEPS).clamp(max=_SCORE_LIMIT).nan_to_num(nan=_SCORE_LIMIT).long()
     entry = hits.row % count if worlds > 1 else hits.row
     best = torch.full((cells + 1,), _UNTAKEN, dtype=torch.int64, device=hits.cell.device)

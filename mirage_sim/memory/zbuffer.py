@@ -6,7 +6,9 @@ Scatter passes over the entries, O(N), whose result does not depend on the order
 2. the nearest depth of every cell;
 3. among those, or else among the entries close behind that nearest depth (the same surface), the one with
    the least score, packed with its index into one integer, so that equal scores go to the lowest index, that
-   is to the oldest entry.
+   is to the oldest entry;
+4. so that a place looks the same when it has been seen from nearer in the meantime, scores that differ by
+   little count as equal, and entries finer than the present view asks for show only where no other does.
 
 The score is the squared distance from the cell's centre plus a penalty for another scale. Everything up to it
 is elementwise IEEE arithmetic and integer work, no matrix product and no transcendental function, so the
@@ -15,6 +17,7 @@ choice is the same for any batch and any number of threads.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +26,15 @@ from torch import Tensor
 from mirage_sim.errors import InputError, check_shape
 from mirage_sim.memory.gaps import cover
 from mirage_sim.memory.occlusion import find_leaks, seen_from_here
-from mirage_sim.memory.scatter import SCALE_WEIGHT, camera_rows, choose, find_hits, keep_hits, to_cells
+from mirage_sim.memory.scatter import (
+    FINER,
+    SCALE_WEIGHT,
+    camera_rows,
+    choose,
+    find_hits,
+    keep_hits,
+    to_cells,
+)
 from mirage_sim.memory.surface import depth_slack
 from mirage_sim.memory.tokens import cell_focal, exact_sqrt
 
@@ -65,6 +76,7 @@ def splat(
     *,
     scale_weight: float = SCALE_WEIGHT,
     close_gaps: bool = True,
+    lasting: bool = True,
     compact: bool | None = None,
 ) -> SplatResult:
     """Find the entry that every cell of the target cameras shows.
@@ -84,6 +96,7 @@ def splat(
         close_gaps: Whether cells that show something far through the gaps of a nearer, coarser surface are
             unknown (see `find_leaks`), unless it was seen from here, and whether unknown cells show the
             coarse token beside them whose footprint covers them (see `cover`).
+        lasting: Whether what a cell showed lasts when more has been written since, by point 4 above.
         compact: Whether entries outside the view are removed before scattering, which waits for the device;
             `None` does so on the CPU only. The result is the same.
 
@@ -113,12 +126,15 @@ def splat(
     limit = torch.cat((limit.reshape(-1), nearest[-1:]))  # [cells + 1]
     limit = limit.masked_fill(certain, torch.inf)
     hits = keep_hits(hits, hits.depth <= limit.index_select(0, hits.cell), cells, compact)
-    index = choose(hits, footprint, intrinsics, hw, scale_weight)
+    index = choose(hits, footprint, intrinsics, hw, scale_weight, lasting=lasting)
     seen = _describe(index, positions, footprint, view_dir, cam2world, intrinsics, rows)
     if not close_gaps:
         return seen
     leaks = find_leaks(seen.depth, seen.mask, seen.log_scale)
-    return _fill(_hide(seen, leaks & ~certain[:-1].reshape(leaks.shape)))
+    seen = _hide(seen, leaks & ~certain[:-1].reshape(leaks.shape))
+    if not lasting:
+        return _fill(seen)
+    return _prefer(_fill(_hide(seen, seen.log_scale < math.log(FINER))), seen)
 
 
 @torch.no_grad()
@@ -248,6 +264,16 @@ def _describe(
         log_scale=torch.where(mask, log_scale.reshape(shape), zero),
         view_cos=torch.where(mask, view_cos.reshape(shape), zero),
     )
+
+
+def _prefer(first: SplatResult, second: SplatResult) -> SplatResult:
+    """Show the first in cells where it shows anything, and the second elsewhere."""
+    taken = first.mask
+    parts = (
+        torch.where(taken[:, :, None] if mine.ndim == 5 else taken, mine, other)
+        for mine, other in zip(vars(first).values(), vars(second).values(), strict=True)
+    )
+    return SplatResult(*parts)
 
 
 def _hide(seen: SplatResult, hidden: Tensor) -> SplatResult:

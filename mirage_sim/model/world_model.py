@@ -1,4 +1,4 @@
-"""World model: codec, generator, sampler settings and depth head as one thing that loads from a folder.
+"""World model: codec, resampler, generator, sampler settings and depth head, loaded from one folder.
 
 A folder holds `model.json` (kind, version, shapes, hash of the weights) and `model.safetensors`.
 """
@@ -26,6 +26,7 @@ from mirage_sim.model.codec import Codec, EmbeddedCodec, EmbeddedCodecConfig
 from mirage_sim.model.condition import condition_channels
 from mirage_sim.model.depth_head import DepthHead, DepthHeadConfig
 from mirage_sim.model.generator import Generator, GeneratorConfig
+from mirage_sim.model.resampler import Resampler, ResamplerConfig
 from mirage_sim.model.sampler import SamplerConfig
 
 KIND = "mirage_sim.world_model"
@@ -54,6 +55,7 @@ class WorldModelConfig:
         codec: Shape of the codec.
         generator: Shape of the generator.
         depth_head: Shape of the depth head.
+        resampler: Shape of the resampler.
         sampler: How latents are drawn.
         memory: How the memory keeps tokens.
     """
@@ -71,6 +73,7 @@ class WorldModelConfig:
     codec: EmbeddedCodecConfig = field(default_factory=EmbeddedCodecConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     depth_head: DepthHeadConfig = field(default_factory=DepthHeadConfig)
+    resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     memory: MemoryConfig = field(default_factory=lambda: MemoryConfig(channels=32))
 
@@ -80,10 +83,13 @@ class WorldModelConfig:
             self.codec.channels,
             self.generator.channels,
             self.depth_head.channels,
+            self.resampler.channels,
             self.memory.channels,
         }
         if len(channels) != 1:
-            raise InputError(f"codec, generator, depth_head and memory must share channels, got {channels}")
+            raise InputError(
+                f"codec, generator, depth_head, resampler and memory must share channels, got {channels}"
+            )
         if self.generator.condition_channels != condition_channels(self.codec.channels):
             raise InputError(
                 f"generator.condition_channels must be {condition_channels(self.codec.channels)}, "
@@ -114,6 +120,7 @@ def config_from_dict(values: Mapping[str, Any], kind: type[Any] = WorldModelConf
         "codec": EmbeddedCodecConfig,
         "generator": GeneratorConfig,
         "depth_head": DepthHeadConfig,
+        "resampler": ResamplerConfig,
         "sampler": SamplerConfig,
         "memory": MemoryConfig,
     }
@@ -140,6 +147,7 @@ class WorldModel(nn.Module):
         self.codec = EmbeddedCodec(self.config.codec)
         self.generator = Generator(self.config.generator)
         self.depth_head = DepthHead(self.config.depth_head)
+        self.resampler = Resampler(self.config.resampler)
         self.weights_hash = ""
 
     @property
@@ -173,7 +181,8 @@ class WorldModel(nn.Module):
         other = WorldModel.__new__(WorldModel)
         nn.Module.__init__(other)
         other.config = replace(self.config, **changes)
-        other.codec, other.generator, other.depth_head = self.codec, self.generator, self.depth_head
+        for name, part in self.named_children():
+            setattr(other, name, part)
         other.weights_hash = self.weights_hash
         return other
 

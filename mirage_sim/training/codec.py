@@ -1,6 +1,6 @@
 """Stage 1: the codec learns to rebuild frames from noisy latents; then its latents are normalised.
 
-Stage 8, at the end, trains its decoder alone once more: latents, and all that was learnt on them, stay.
+Stage 9, at the end, trains its decoder alone once more: latents, and all that was learnt on them, stay.
 
 A share of the latents is moved and scaled before decoding, and must give the picture moved and scaled alike:
 the memory carries tokens from view to view, so latents should change with the view as a picture does.

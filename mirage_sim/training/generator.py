@@ -1,4 +1,4 @@
-"""Stages 3 to 6: backbone (image to video), memory branch (backbone frozen), LoRA (with branch), finetune.
+"""Stages 4 to 7: backbone (image to video), memory branch (backbone frozen), LoRA (with branch), finetune.
 
 All of them minimise the same flow-matching loss; they differ in what is trained and in what is seen.
 
@@ -15,19 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from mirage_sim.errors import InputError
-from mirage_sim.memory import MemoryRead
 from mirage_sim.model.condition import build_condition, motion_context
 from mirage_sim.model.lora import LoRAConfig, add_lora, has_lora, merge_lora
-from mirage_sim.model.sampler import flow_start, shift_sigma, spread_over_cells, start_fraction
+from mirage_sim.model.sampler import flow_start, pool_tokens, shift_sigma, start_fraction
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
-from mirage_sim.training.samples import LatentClips, Sample, SamplesConfig, draw_sample
+from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, run_stage
+from mirage_sim.training.samples import NO_EXTRAS, LatentClips, Sample, SamplesConfig, draw_sample
 
 STAGES = ("backbone", "branch", "lora", "finetune")
 SIGMA_SHIFT = 2.0  # training sees high noise levels more often, where the large shapes are decided
-FROM_NOISE = 0.1  # share of samples whose known tokens start at noise, too
-NO_EXTRAS = 0.1  # share of batches that are told only latents and mask, so that extras can be switched off
-VALIDATION_BATCHES = 6
+FROM_NOISE = 0.1  # share of samples whose known cells start at noise, too
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Task:
     Attributes:
         target: Clean latents, [B, 1, C, h, w].
         start: Where the flow starts, likewise.
-        fraction: Share of noise in the start of every token, [B, 1, h', w'].
+        fraction: Share of noise in the start of every cell, [B, 1, h, w].
         context: Camera motion, up and height, [B, 1, D].
         preceding: Latents before, [B, 1, C, h, w], or `None`.
         references: Earlier views [B, R, C, h, w], or `None`.
@@ -67,25 +64,26 @@ def make_task(
         sample: The batch.
         rng: Source of all chance.
         memory: Whether the branch sees the memory; without, the backbone stands alone.
-        from_noise: Share of samples whose known tokens start at noise, too.
+        from_noise: Share of samples whose known cells start at noise, too.
 
     Returns:
         The task, on the model's device.
     """
     device = model.device
     settings = model.config
-    patch = settings.generator.patch_hw
     chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
     target = sample.target.to(device)
     noise = torch.randn(target.shape, generator=chance).to(device)
-    read = MemoryRead(**{name: value.to(device) for name, value in vars(sample.read).items()})
-    fraction = start_fraction(read, patch, settings.sampler.known_fraction)  # [B, 1, h', w']
+    read = sample.read.to(device)
+    fraction = start_fraction(read, settings.sampler.known_fraction)  # [B, 1, h, w]
     whole = torch.rand(len(target), 1, 1, 1, generator=chance).to(device) < (from_noise if memory else 1.0)
     fraction = torch.where(whole, 1.0, fraction)
     told = settings.extras and rng.random() >= NO_EXTRAS
+    with torch.no_grad():
+        carried = model.resampler.carry(read, told)
     return Task(
         target=target,
-        start=flow_start(read.latents, noise, fraction, patch),
+        start=flow_start(carried, noise, fraction),
         fraction=fraction,
         context=motion_context(sample.pose, sample.preceding_pose, settings.generator.context_dim).to(device),
         preceding=sample.preceding.to(device) if sample.preceding is not None else None,
@@ -95,7 +93,12 @@ def make_task(
 
 
 def flow_loss(
-    model: WorldModel, module: nn.Module, sample: Sample, rng: np.random.Generator, memory: bool
+    model: WorldModel,
+    module: nn.Module,
+    sample: Sample,
+    rng: np.random.Generator,
+    memory: bool,
+    from_noise: float = FROM_NOISE,
 ) -> Tensor:
     """Squared error of the velocity on the way from the flow's start to the target.
 
@@ -105,20 +108,23 @@ def flow_loss(
         sample: The batch.
         rng: Source of all chance.
         memory: Whether the branch sees the memory; without, the backbone stands alone.
+        from_noise: Share of samples whose known cells start at noise, too.
 
     Returns:
-        Squared error per cell, [B, 1, h, w]; 0 for tokens that stay as they were read, which are no task.
+        Scalar, the mean over all cells that do not stay as they are.
     """
-    task = make_task(model, sample, rng, memory)
+    task = make_task(model, sample, rng, memory, from_noise)
     level = rng.random((len(task.target), 1, 1, 1), dtype=np.float32)
     sigma = shift_sigma(torch.from_numpy(level), SIGMA_SHIFT).to(model.device)
-    moves = spread_over_cells((task.fraction > 0).float(), model.config.generator.patch_hw)  # [B, 1, 1, h, w]
+    moves = (task.fraction > 0).float()[:, :, None]  # [B, 1, 1, h, w]
+    tokens = pool_tokens(task.fraction, model.config.generator.patch_hw)
     on_the_way = torch.lerp(task.start, task.target, (1.0 - sigma[:, None]) * moves)
     velocity = module(
-        on_the_way, sigma * task.fraction, task.context, task.preceding, task.references, task.condition
+        on_the_way, sigma * tokens, task.context, task.preceding, task.references, task.condition
     )
-    error: Tensor = (velocity - (task.start - task.target)).square().mean(dim=2) * moves[:, :, 0]
-    return error
+    error = (velocity - (task.start - task.target)).square().mean(dim=2, keepdim=True) * moves
+    mean: Tensor = error.sum() / moves.sum().clamp(min=1.0)
+    return mean
 
 
 def prepare_stage(model: WorldModel, stage: str, lora: LoRAConfig | None = None) -> None:
@@ -180,24 +186,18 @@ def train_generator(
     def batch_loss(module: nn.Module) -> BatchLoss:
         def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
             sample = draw_sample(clips, config.batch_size, drawn, rng)
-            error = flow_loss(model, module, sample, rng, memory)
-            return error.mean(), {}
+            return flow_loss(model, module, sample, rng, memory), {}
 
         return loss
 
     def validate(module: nn.Module) -> dict[str, float]:
-        known, unknown = [], []
+        errors = []
         for index in range(VALIDATION_BATCHES):
             rng = np.random.default_rng([7, index])
             sample = draw_sample(held_out, config.batch_size, drawn, rng)
             with torch.autocast(model.device.type, dtype=torch.bfloat16):
-                error = flow_loss(model, module, sample, rng, memory).float().cpu()
-            known.append(error[sample.read.mask])
-            unknown.append(error[~sample.read.mask])
-        figures = {"validation_known": known, "validation_unknown": unknown}
-        return {
-            name: float(torch.cat(errors).mean()) for name, errors in figures.items() if any(map(len, errors))
-        }
+                errors.append(float(flow_loss(model, module, sample, rng, memory, from_noise=0.0)))
+        return {"validation_unknown": float(np.mean(errors))}
 
     run_stage(stage, model.generator, batch_loss, config, out, validate)
     if stage == "lora":

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from mirage_sim.errors import FileFormatError, InputError
 
+VALIDATION_BATCHES = 6
 BatchLoss = Callable[[np.random.Generator], tuple[Tensor, dict[str, float]]]
 
 
@@ -81,6 +82,7 @@ def run_stage(
     config: StageConfig,
     out: Path,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    groups: list[dict[str, Any]] | None = None,
 ) -> None:
     """Train the parameters of `module` that require gradients, resuming from `out` if it holds a checkpoint.
 
@@ -92,6 +94,7 @@ def run_stage(
         config: Length, rate, seed.
         out: Folder of the run.
         validate: Given the module with averaged weights, returns figures for the log.
+        groups: Parameter groups of the optimiser where parts are trained at rates of their own.
 
     Raises:
         FileFormatError: If the checkpoint belongs to another configuration of the stage.
@@ -100,7 +103,7 @@ def run_stage(
     accelerator = Accelerator(mixed_precision="bf16")
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        groups or trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
     ema = EMAModel(trained, decay=config.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75)

@@ -25,6 +25,8 @@ from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.training.data import Clips
 
+NO_EXTRAS = 0.1  # share of batches that are told only latents and mask, so that extras can be switched off
+
 
 @dataclass(frozen=True)
 class SamplesConfig:
@@ -41,6 +43,7 @@ class SamplesConfig:
         preceding_noise: Largest standard deviation of the noise on the preceding frame.
         depth_noise: Standard deviation of the error of a stored frame's log depth, per frame and per cell.
         missing: Largest share of stored tokens left out, in half of the samples.
+        redrawn: Share of stored frames taken as the resampler last drew them, where a stage keeps that.
         edge_threshold: Stored tokens at depth edges are left out as the memory does.
         sky_depth: Where the memory keeps the sky, metres.
     """
@@ -54,6 +57,7 @@ class SamplesConfig:
     preceding_noise: float = 0.25
     depth_noise: float = 0.02
     missing: float = 0.3
+    redrawn: float = 0.5
     edge_threshold: float = MemoryConfig.edge_threshold
     sky_depth: float = MemoryConfig.sky_depth
 
@@ -67,12 +71,14 @@ class LatentClips:
         depth: float32 [E, T, h, w].
         cam2world: float32 [E, T, 4, 4].
         intrinsics: float32 [3, 3] in cells.
+        redrawn: The latents as the resampler last drew them, where it did, or `None`.
     """
 
     latents: Tensor
     depth: Tensor
     cam2world: Tensor
     intrinsics: Tensor
+    redrawn: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Sample:
     """A batch for the generator.
 
     Attributes:
+        place: Clip and frame of the targets, int64 [B] each.
         target: Clean latents, [B, 1, C, h, w].
         pose: Their cameras, [B, 1, 4, 4].
         preceding: Latents before, [B, 1, C, h, w], or `None` where the memory is to do without.
@@ -89,6 +96,7 @@ class Sample:
         depth: True depth of the target, [B, 1, h, w].
     """
 
+    place: tuple[Tensor, Tensor]
     target: Tensor
     pose: Tensor
     preceding: Tensor | None
@@ -182,12 +190,16 @@ def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.r
     if frames_kept > 1:
         others[again, 0] = frame[again]
     alone = bool(rng.random() < config.memory_dropout)
-    history = torch.from_numpy(np.concatenate([before[:, None], others], axis=1))  # [B, K]
+    history = torch.from_numpy(np.concatenate([others, before[:, None]], axis=1))  # [B, K], oldest first
     rows = torch.from_numpy(row)
 
     target = clips.latents[rows, torch.from_numpy(frame)].float()[:, None]
     pose = clips.cam2world[rows, torch.from_numpy(frame)][:, None]
     kept = clips.latents[rows[:, None], history].float()  # [B, K, C, h, w]
+    if clips.redrawn is not None:
+        again_drawn = clips.redrawn[rows[:, None], history].float()
+        chosen = torch.rand(count, frames_kept, 1, 1, 1, generator=chance) < config.redrawn
+        kept = torch.where(chosen, again_drawn, kept)
     poses = clips.cam2world[rows[:, None], history]  # [B, K, 4, 4]
     depth = clips.depth[rows[:, None], history]  # [B, K, h, w]
 
@@ -197,7 +209,7 @@ def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.r
     preceding = None
     if alone:
         noise = torch.randn(target.shape, generator=chance)
-        preceding = kept[:, :1] + amount(config.preceding_noise, count, 1, 1, 1, 1) * noise
+        preceding = kept[:, -1:] + amount(config.preceding_noise, count, 1, 1, 1, 1) * noise
     # the target itself is held as it is: what is read exactly is to stay
     worn = (history != torch.from_numpy(frame)[:, None])[..., None, None, None].float()
     noise = torch.randn(kept.shape, generator=chance)
@@ -214,12 +226,13 @@ def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.r
     read = read_frames(stored, torch.where(there, depth, 0.0), poses, pose, clips.intrinsics)
     references = None
     if frames_kept > 1 and not alone and rng.random() < config.reference_share:
-        references = stored[:, 1:2]
+        references = stored[:, :1]
     return Sample(
+        (rows, torch.from_numpy(frame)),
         target,
         pose,
         preceding,
-        poses[:, :1],
+        poses[:, -1:],
         read,
         references,
         clips.depth[rows, torch.from_numpy(frame)][:, None],

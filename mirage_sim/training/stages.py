@@ -23,9 +23,22 @@ from mirage_sim.training.depth import train_depth
 from mirage_sim.training.generator import train_generator
 from mirage_sim.training.loop import StageConfig
 from mirage_sim.training.polish import train_polish
+from mirage_sim.training.resample import train_resample
 from mirage_sim.training.samples import encode_clips
 
-STAGES = ("data", "codec", "depth", "backbone", "branch", "lora", "finetune", "polish", "decoder", "export")
+STAGES = (
+    "data",
+    "codec",
+    "depth",
+    "resample",
+    "backbone",
+    "branch",
+    "lora",
+    "finetune",
+    "polish",
+    "decoder",
+    "export",
+)
 
 
 @dataclass(frozen=True)
@@ -39,13 +52,14 @@ class Schedule:
 
 
 SCHEDULES = {
-    "codec": Schedule(4500, 16, 1e-3, 200),
+    "codec": Schedule(9000, 16, 1e-3, 200),
     "depth": Schedule(600, 32, 1e-3, 100),
+    "resample": Schedule(4400, 32, 1e-3, 250),
     "backbone": Schedule(300, 16, 8e-4, 150),
     "branch": Schedule(300, 32, 8e-4, 150),
     "lora": Schedule(300, 32, 5e-4, 150),
     "finetune": Schedule(4400, 32, 8e-4, 500),
-    "polish": Schedule(1500, 32, 2e-4, 100),
+    "polish": Schedule(1700, 32, 4e-4, 200),
     "decoder": Schedule(3000, 16, 5e-4, 200),
 }
 
@@ -120,6 +134,8 @@ def _train(args: argparse.Namespace, out: Path) -> None:
     clips = replace(clips, rgb=clips.rgb[:0])  # the pictures are no longer needed
     if args.stage == "depth":
         train_depth(model, encoded, encoded_held_out, config, out)
+    elif args.stage == "resample":
+        train_resample(model, encoded, encoded_held_out, config, out)
     elif args.stage == "polish":
         train_polish(model, encoded, encoded_held_out, config, out)
     else:

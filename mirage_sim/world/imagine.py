@@ -80,17 +80,19 @@ def imagine(
     """
     settings = model.config
     patch = settings.generator.patch_hw
-    fraction = start_fraction(read, patch, settings.sampler.known_fraction)
-    start = flow_start(read.latents, settle_noise(noise, fraction, patch), fraction, patch)
+    fraction = start_fraction(read, settings.sampler.known_fraction)
+    carried = model.resampler.carry(read, settings.extras)
+    start = flow_start(carried, settle_noise(noise, fraction), fraction)
     condition = build_condition(read, settings.extras)
     motion = motion_context(poses, context.poses, settings.generator.context_dim)
-    latents = torch.empty_like(noise)
+    latents = start.clone()
+    unfinished = (fraction > 0).flatten(1).any(dim=1)  # [b], something is left to imagine
     lost = ~read.mask.flatten(1).any(dim=1)  # [b], nothing of the view is known
     for rows, views in references:
         for looks_back in (False, True):
             part = (lost[rows] | settings.preceding_with_memory) == looks_back  # [b']
-            if bool(part.any()):
-                chosen = rows[part]
+            chosen = rows[part]
+            if bool(unfinished[chosen].any()):  # all or none, so that no world depends on its batch-mates
                 before = context.latents[chosen] if looks_back else None
                 seen = views[part] if views is not None else None
 
@@ -106,7 +108,7 @@ def imagine(
                     )
                     return flow
 
-                latents[chosen] = sample(velocity, start[chosen], fraction[chosen], settings.sampler)
+                latents[chosen] = sample(velocity, start[chosen], fraction[chosen], patch, settings.sampler)
     return latents
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.walk import (
     PICTURES,
     SERIES,
     WalkRunConfig,
+    laps,
     picture_statistics,
     resident_mib,
     walk_aims,
@@ -59,12 +61,17 @@ def test_one_outlier_does_not_move_the_ratio() -> None:
     assert window_ratios(series, 10)["step_ms"] == 1.0
 
 
+def test_laps_lead_there_and_back_step_by_step() -> None:
+    way = torch.arange(4.0)
+    assert laps(way, 13).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1]
+
+
 def test_process_memory_is_told() -> None:
     assert resident_mib() > 10
 
 
 @pytest.mark.parametrize(
-    "changes", [{"split": "none"}, {"index": -1}, {"steps": 10, "window": 6}, {"seed": -1}]
+    "changes", [{"split": "none"}, {"index": -1}, {"steps": 10, "window": 6}, {"seed": -1}, {"laps": 0}]
 )
 def test_bad_settings_are_named(changes: dict) -> None:
     with pytest.raises(InputError, match=next(iter({"steps": "window"}.get(key, key) for key in changes))):

@@ -22,6 +22,7 @@ def plain_splat(
     intrinsics: Tensor,  # [B, T, 3, 3]
     hw: tuple[int, int],
     depth_tolerance: float = 0.05,
+    lasting: bool = False,
 ) -> dict[str, np.ndarray]:
     """Splat with nothing but loops over float32 scalars, without closing gaps."""
     f = np.float32
@@ -90,6 +91,8 @@ def plain_splat(
                     ratio = sizes[b, n] * focal / depth
                     log2 = f(ratio.view(np.int32)) * f(2.0**-23) - f(127)
                     score = du * du + dv * dv + f(math.log(2) * SCALE_WEIGHT) * abs(log2)
+                    if lasting:
+                        score = np.floor(score * f(2)) / f(2) + f(64) * (ratio < f(0.95))
                     key = (int(score * f(2**20)), n)
                     if best is None or key < best:
                         best = key

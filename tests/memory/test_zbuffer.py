@@ -56,14 +56,16 @@ def lattice_clouds(draw: st.DrawFn) -> Cloud:
 
 
 @settings(max_examples=60)
-@given(lattice_clouds(), st.integers(0, 7), st.sampled_from((0.0, 0.05, 0.5)))
-def test_agrees_bitwise_with_the_plain_oracle(cloud: Cloud, turn: int, tolerance: float) -> None:
+@given(lattice_clouds(), st.integers(0, 7), st.sampled_from((0.0, 0.05, 0.5)), st.booleans())
+def test_agrees_bitwise_with_the_plain_oracle(
+    cloud: Cloud, turn: int, tolerance: float, lasting: bool
+) -> None:
     worlds = cloud[0].shape[0]
     poses = torch.stack([camera(-0.5, 0.125, math.pi * turn / 8), camera(-2.0, 0.0, 0.0, 0.1)])
     target = (poses.expand(worlds, 2, 4, 4), rescale_intrinsics(intrinsics(worlds, 2), 0.4), (6, 7))
-    expected = plain_splat(*cloud, *target, tolerance)
+    expected = plain_splat(*cloud, *target, tolerance, lasting)
     for compact in (True, False):
-        actual = splat(*cloud, *target, tolerance, close_gaps=False, compact=compact)
+        actual = splat(*cloud, *target, tolerance, close_gaps=False, lasting=lasting, compact=compact)
         for name in ("index", "mask", "depth", "offset", "view_cos"):
             np.testing.assert_array_equal(getattr(actual, name).numpy(), expected[name], err_msg=name)
         np.testing.assert_allclose(actual.log_scale.numpy(), expected["log_scale"], rtol=1e-6, atol=1e-7)
@@ -98,11 +100,41 @@ def test_equal_entries_give_the_oldest_and_near_ones_the_best_centred() -> None:
     positions = torch.stack([ahead + torch.tensor([0.01, 0.02, 0.0]), ahead, ahead, ahead])[None]
     footprint, direction = torch.full((1, 4), 0.2), torch.tensor([1.0, 0, 0]).expand(1, 4, 3)
     valid = torch.tensor([[True, False, True, True]])
-    seen = splat(positions, valid, footprint, direction, pose[None, None], matrix, HW)
+    target = (pose[None, None], matrix, HW)
+    seen = splat(positions, valid, footprint, direction, *target, lasting=False)
     assert seen.index[0, 0, 8, 8] == 2
     assert seen.mask.sum() == 1
-    far = positions + torch.tensor([0.0, 0.0, 0.0]) + torch.tensor([[0.0], [0], [0.5], [0]])
-    assert splat(far, valid, footprint, direction, pose[None, None], matrix, HW).index[0, 0, 8, 8] == 3
+    # where the choice is to last, the oldest of near ones
+    assert splat(positions, valid, footprint, direction, *target).index[0, 0, 8, 8] == 0
+    hidden = positions.clone()
+    hidden[0, 2, 2] += 0.5
+    seen = splat(hidden, valid, footprint, direction, *target, lasting=False)
+    assert seen.index[0, 0, 8, 8] == 3
+
+
+def test_what_was_seen_from_nearer_since_shows_only_where_nothing_else_does() -> None:
+    pose, lens = camera(), intrinsics()
+    wall = lift_tokens(torch.full(HW, 4.0), pose, lens)
+    nearer = lift_tokens(torch.full(HW, 3.0), camera(1.0), lens)
+    half = wall.known & (torch.arange(HW[1]) < HW[1] // 2)  # the first view knew the left half
+    valid = torch.cat([half.flatten(), nearer.known.flatten()])[None]
+    cloud = [
+        torch.cat([getattr(part, name).flatten(0, 1) for part in (wall, nearer)])[None]
+        for name in ("positions", "footprint", "view_dir")
+    ]
+    count = half.numel()
+    view = (camera(0.4, 0.07)[None, None], lens[None, None], HW)
+    first = splat(*(part[:, :count] for part in (cloud[0], valid, *cloud[1:])), *view)
+    again = splat(cloud[0], valid, *cloud[1:], *view)
+    for name in ("index", "offset", "log_scale"):
+        was, now = getattr(first, name), getattr(again, name)
+        shown = first.mask if was.ndim == 4 else first.mask[:, :, None].expand_as(was)
+        assert torch.equal(was[shown], now[shown])
+    assert (again.mask & ~first.mask).sum() > 30
+    assert (again.index[again.mask & ~first.mask] >= count).all()
+    assert (again.log_scale[again.mask & ~first.mask] < 0).all()
+    changing = splat(cloud[0], valid, *cloud[1:], *view, lasting=False)
+    assert (changing.index != first.index)[first.mask].any()
 
 
 def test_prefers_the_closest_scale_and_signs_it() -> None:

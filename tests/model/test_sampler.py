@@ -24,10 +24,10 @@ def test_a_perfect_network_reaches_the_target(scheduler, steps, shift):
     target = torch.randn(2, 1, 3, 4, 4, generator=rng)
     noise = torch.randn(2, 1, 3, 4, 4, generator=rng)
     read = target + 0.1 * torch.randn(2, 1, 3, 4, 4, generator=rng)
-    fraction = 0.01 + 0.99 * torch.rand(2, 1, 2, 2, generator=rng)
-    start = flow_start(read, noise, fraction, (2, 2))
+    fraction = 0.01 + 0.99 * torch.rand(2, 1, 4, 4, generator=rng)
+    start = flow_start(read, noise, fraction)
     config = SamplerConfig(steps=steps, shift=shift, scheduler=scheduler)
-    drawn = sample(lambda latents, level: start - target, start, fraction, config)
+    drawn = sample(lambda latents, level: start - target, start, fraction, (2, 2), config)
     torch.testing.assert_close(drawn, target, atol=2e-3, rtol=1e-3)
 
 
@@ -40,14 +40,14 @@ def test_levels_start_at_one_and_end_at_zero_without_a_wasted_step():
 
 def test_the_network_is_told_the_share_of_noise_of_each_token():
     told = []
-    fraction = torch.tensor([[[[1.0, 0.25]]]])
+    fraction = torch.tensor([[[[0.0, 1.0, 0.25, 0.1], [0.0, 0.0, 0.25, 0.0]]]])
     start = torch.zeros(1, 1, 2, 2, 4)
 
     def velocity(latents, level):
         told.append(level)
         return torch.zeros_like(latents)
 
-    sample(velocity, start, fraction, SamplerConfig(steps=2))
+    sample(velocity, start, fraction, (2, 2), SamplerConfig(steps=2))
     assert [level.flatten().tolist() for level in told] == [[1.0, 0.25], [0.5, 0.125]]
 
 
@@ -65,11 +65,19 @@ def reading(**changes: torch.Tensor) -> MemoryRead:
     return MemoryRead(**(exact | changes))
 
 
-def test_only_wholly_known_tokens_start_from_the_memory():
+def test_unknown_cells_start_at_noise_and_known_ones_at_what_was_carried():
     mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
     mask[0, 0, 3, 0] = False
     read = reading(mask=mask, offset=torch.full((1, 1, 2, 4, 4), 0.4))
-    assert start_fraction(read, (2, 2), 0.25)[0, 0].tolist() == [[0.25, 0.25], [1.0, 0.25]]
+    for known in (0.0, 0.25):
+        fraction = start_fraction(read, known)
+        assert fraction[mask].unique().tolist() == [known]
+        assert fraction[~mask].tolist() == [1.0]
+        noise, carried = torch.full((1, 1, 3, 4, 4), 8.0), torch.full((1, 1, 3, 4, 4), torch.nan)
+        carried[..., mask[0, 0]] = 4.0
+        start = flow_start(carried, noise, fraction)
+        assert start[..., mask[0, 0]].unique().tolist() == [4.0 * (1 - known) + 8.0 * known]
+        assert start[..., ~mask[0, 0]].unique().tolist() == [8.0]
 
 
 @pytest.mark.parametrize(
@@ -80,32 +88,32 @@ def test_only_wholly_known_tokens_start_from_the_memory():
         {"view_cos": torch.full((1, 1, 4, 4), 0.9)},
     ],
 )
-def test_the_noise_in_a_known_token_grows_with_its_change(change):
-    assert start_fraction(reading(), (2, 2), 0.25).unique().tolist() == [0.0]
-    assert start_fraction(reading(**change), (2, 2), 0.25).unique().tolist() == [0.25]
-    halfway = reading(log_scale=torch.full((1, 1, 4, 4), 0.135))
-    torch.testing.assert_close(start_fraction(halfway, (2, 2), 0.25), torch.full((1, 1, 2, 2), 0.125))
-    assert start_fraction(reading(**change), (2, 2), 1.0).unique().tolist() == [1.0]
+def test_cells_read_exactly_start_without_noise(change):
+    assert start_fraction(reading(), 0.25).unique().tolist() == [0.0]
+    assert start_fraction(reading(**change), 0.25).unique().tolist() == [0.25]
+    assert start_fraction(reading(), 1.0).unique().tolist() == [1.0]
 
 
-def test_known_tokens_get_the_same_noise_at_every_step():
+def test_known_cells_get_the_same_noise_at_every_step():
     fraction = torch.tensor([[[[0.25, 1.0], [1.0, 0.1]]]])
     rng = torch.Generator().manual_seed(1)
-    first, second = (torch.randn(1, 1, 3, 4, 4, generator=rng) for _ in range(2))
-    settled = [settle_noise(noise, fraction, (2, 2)) for noise in (first, second)]
-    for rows, columns in ((slice(0, 2), slice(0, 2)), (slice(2, 4), slice(2, 4))):
-        assert torch.equal(settled[0][..., rows, columns], settled[1][..., rows, columns])
-    assert torch.equal(settled[0][..., :2, 2:], first[..., :2, 2:])
-    assert torch.equal(settled[1][..., 2:, :2], second[..., 2:, :2])
-    many = settle_noise(torch.zeros(1, 1, 32, 16, 16), torch.zeros(1, 1, 8, 8), (2, 2))
+    first, second = (torch.randn(1, 1, 3, 2, 2, generator=rng) for _ in range(2))
+    settled = [settle_noise(noise, fraction) for noise in (first, second)]
+    for row, column in ((0, 0), (1, 1)):
+        assert torch.equal(settled[0][..., row, column], settled[1][..., row, column])
+    assert torch.equal(settled[0][..., 0, 1], first[..., 0, 1])
+    assert torch.equal(settled[1][..., 1, 0], second[..., 1, 0])
+    many = settle_noise(torch.zeros(1, 1, 32, 16, 16), torch.zeros(1, 1, 16, 16))
     assert abs(float(many.mean())) < 0.05
     assert abs(float(many.std()) - 1.0) < 0.05
 
 
-def test_tokens_read_exactly_stay_whatever_the_network_says():
+def test_cells_without_noise_stay_whatever_the_network_says():
     start = torch.arange(16.0).reshape(1, 1, 1, 4, 4)
-    fraction = torch.tensor([[[[0.0, 0.2], [1.0, 0.2]]]])
-    drawn = sample(lambda latents, level: torch.ones_like(latents), start, fraction, SamplerConfig(steps=3))
+    fraction = torch.ones(1, 1, 4, 4)
+    fraction[..., :2, :2] = 0.0
+    config = SamplerConfig(steps=3)
+    drawn = sample(lambda latents, level: torch.ones_like(latents), start, fraction, (2, 2), config)
     torch.testing.assert_close(drawn[..., :2, :2], start[..., :2, :2])
     torch.testing.assert_close(drawn[..., 2:, :2], start[..., 2:, :2] - 1)
 

