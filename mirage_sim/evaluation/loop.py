@@ -22,7 +22,14 @@ from mirage_sim.errors import InputError
 from mirage_sim.evaluation.metrics import psnr, ssim
 from mirage_sim.evaluation.report import Aim, estimate, format_table, show, write_sheet
 from mirage_sim.evaluation.rollout import Rollout, reconstruct, roll_out
-from mirage_sim.evaluation.worlds import TestWorld, WorldsConfig, batches, make_test_worlds, seen_before
+from mirage_sim.evaluation.worlds import (
+    TestWorld,
+    WorldsConfig,
+    batches,
+    make_test_worlds,
+    seen_before,
+    warp_first,
+)
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
 
@@ -58,7 +65,9 @@ class LoopConfig:
 
 
 def evaluate_loop(model: WorldModel, config: LoopConfig, out: Path | None = None) -> dict[str, Any]:
-    """Measure self-consistency, closure and accuracy with memory on and off, beside the codec's ceiling.
+    """Measure self-consistency, closure and accuracy with memory on and off.
+
+    Two ceilings stand beside: the codec's, and for accuracy the true first frame warped with true depths.
 
     Args:
         model: Networks and settings.
@@ -66,7 +75,7 @@ def evaluate_loop(model: WorldModel, config: LoopConfig, out: Path | None = None
         out: Folder for a contact sheet per path; none are drawn if `None`.
 
     Returns:
-        `paths[path][on|off|ceiling][figure]`, each an estimate over worlds; `aims`; `files`.
+        `paths[path][on|off|ceiling|warped][figure]`, each an estimate over worlds; `aims`; `files`.
     """
     hw = (model.config.height, model.config.width)
     scores: dict[tuple[str, str], Scores] = {}
@@ -86,6 +95,10 @@ def evaluate_loop(model: WorldModel, config: LoopConfig, out: Path | None = None
                     _collect(table, visit_scores(world, path, rollout, row, config.every))
                 ceiling = scores.setdefault((path, "ceiling"), defaultdict(list))
                 _collect(ceiling, codec_ceiling(model, world, path))
+                warped = scores.setdefault((path, "warped"), defaultdict(list))
+                places_ahead = accuracy_steps(len(world.paths[path].frames))
+                first = warp_first(world.paths[path], places_ahead, world.intrinsics)
+                _collect(warped, accuracy(world, path, first))
                 if len(sheets[path]) < config.sheet_worlds:
                     sheets[path].append(sheet_row(world, path, {k: v.frames[row] for k, v in pair.items()}))
         bar.update(len(group))
@@ -268,9 +281,9 @@ def loop_table(result: dict[str, Any]) -> str:
     for path, by_name in result["paths"].items():
         rows = []
         for key in by_name["on"]:
-            cells = [by_name[name].get(key) for name in ("on", "off", "on_minus_off", "ceiling")]
+            cells = [by_name[name].get(key) for name in ("on", "off", "on_minus_off", "ceiling", "warped")]
             rows.append((f"{path}: {key}", ["-" if cell is None else show(cell) for cell in cells]))
-        parts.append(format_table(rows, ["memory on", "memory off", "difference", "codec"]))
+        parts.append(format_table(rows, ["memory on", "memory off", "difference", "codec", "warped"]))
     return "\n\n".join(parts)
 
 

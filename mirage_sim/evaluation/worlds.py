@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from mirage_sim.errors import InputError
 from mirage_sim.geometry import from_yaw_pitch, project, unproject, yaw_pitch, yaw_sweep
+from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.scenes import Scene, first_seeds, make_scene
 
 Array = np.ndarray[Any, Any]
@@ -239,3 +241,26 @@ def seen_before(
     first = first_depth.flatten()[cell]  # [..., H*W]
     same = (there - first).abs() <= tolerance * first.clamp(min=1.0)
     return (inside & same & (first > 0)).reshape(depth.shape) & (depth > 0)
+
+
+def warp_first(path: Path, steps: list[int], intrinsics: Tensor) -> Tensor:
+    """Look up in the first frame, by true depths, what later frames see: perfect geometry and no network.
+
+    Args:
+        path: What the simulator saw.
+        steps: Places of the later frames.
+        intrinsics: [3, 3] in pixels.
+
+    Returns:
+        float32 [S, 3, H, W]; meaningless where the first frame saw something else (`seen_before`).
+
+    Source: ours.
+    """
+    depth, cameras = path.depth[steps], path.cam2world[steps]
+    lens = intrinsics.expand(len(steps), 3, 3)
+    points = unproject(depth, cameras, lens).flatten(-3, -2)  # [S, H*W, 3]
+    places, _ = project(points, path.cam2world[:1].expand_as(cameras), lens)  # [S, H*W, 2]
+    height, width = depth.shape[-2:]
+    grid = (2.0 * places / torch.tensor([width, height]) - 1.0).reshape(len(steps), height, width, 2)
+    first = frames_to_tensor(path.frames[:1]).expand(len(steps), -1, -1, -1)
+    return grid_sample(first, grid.nan_to_num(), padding_mode="border", align_corners=False)

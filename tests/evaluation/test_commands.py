@@ -57,7 +57,7 @@ def test_eval_loop(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert report["model"]["sampler"]["steps"] == 1
     assert report["model"]["sampler"]["known_fraction"] == 0.2
     assert (report["model"]["references"], report["model"]["extras"]) == (1, False)
-    assert set(report["figures"]["paths"]["yaw"]) == {"on", "off", "ceiling", "on_minus_off"}
+    assert set(report["figures"]["paths"]["yaw"]) == {"on", "off", "ceiling", "warped", "on_minus_off"}
     assert {Path(name).name for name in report["files"]} == {"loop-out.png", "loop-yaw.png"}
     assert "memory off" in capsys.readouterr().out
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirage_sim.errors import InputError
-from mirage_sim.evaluation.worlds import WorldsConfig, forward_path, make_test_worlds, seen_before
+from mirage_sim.evaluation.worlds import WorldsConfig, forward_path, make_test_worlds, seen_before, warp_first
 from mirage_sim.geometry import from_yaw_pitch, make_intrinsics, ray_directions, yaw_pitch
+from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.scenes import TEST_SEEDS, make_scene
 
 SIZE = (16, 16)
@@ -109,6 +110,18 @@ def test_a_turned_camera_has_seen_the_overlap_only() -> None:
     middle = seen[SIZE[0] // 2]
     assert not middle[0]
     assert middle[-6:-1].all()
+
+
+def test_the_first_frame_warped_to_itself_is_itself_and_follows_the_camera(worlds: list) -> None:
+    for world in worlds:
+        path = world.paths["yaw"]
+        warped = warp_first(path, [0, 1], LENS)
+        real = frames_to_tensor(path.frames[:2])
+        there = path.depth[:2] > 0
+        torch.testing.assert_close(warped[0][:, there[0]], real[0][:, there[0]], atol=1e-3, rtol=0)
+        seen = seen_before(path.depth[1], path.cam2world[1], path.depth[0], path.cam2world[0], LENS)
+        error, still = ((frame - real[1])[:, seen].square().mean() for frame in (warped[1], real[0]))
+        assert error < 0.5 * still
 
 
 def test_surfaces_hidden_in_the_first_frame_do_not_count() -> None:
