@@ -49,6 +49,11 @@ class Task:
     references: Tensor | None
     condition: Tensor | None
 
+    @property
+    def imagined(self) -> Tensor:
+        """1 in cells of which nothing is known, else 0; float32 [B, 1, 1, h, w]."""
+        return (self.fraction == 1).float()[:, :, None]
+
 
 def make_task(
     model: WorldModel,

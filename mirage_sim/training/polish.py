@@ -119,16 +119,14 @@ class Polish(nn.Module):
     def forward(self, task: Task, noise: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Compute the loss of a task; `noise` [2, B, T, C, h, w] measures the critic's slope."""
         drawn = self.draw(task)
-        imagined = (task.fraction == 1).float()[:, :, None]  # [B, T, 1, h, w]
+        imagined = task.imagined
         cells = imagined.flatten(0, 1)
         squares = (drawn - task.target).square().mean(dim=2, keepdim=True) * imagined
         error = squares.sum() / imagined.sum().clamp(min=1.0)
         # in known cells the critic sees the same in both
         true = torch.where(imagined > 0, task.target, drawn.detach()).flatten(0, 1)
         made = drawn.detach().flatten(0, 1)
-        loss = error
-        if torch.is_grad_enabled():
-            loss = loss + self._follow(drawn, true, cells)
+        followed = self._follow(drawn, true, cells)
         said_made, said_true = self.critic(made, cells), self.critic(true, cells)
         judged = mean_over_imagined(_pair(said_true, said_made), cells)
         slope = noise.new_zeros(())
@@ -141,7 +139,7 @@ class Polish(nn.Module):
             "critic": float(judged.detach()),
             "slope": float(slope.detach()),
         }
-        return loss + judged + SLOPE * slope, figures
+        return error + followed + judged + SLOPE * slope, figures
 
     def _follow(self, drawn: Tensor, true: Tensor, cells: Tensor) -> Tensor:
         """Scalar whose gradient is the critic's verdict on `drawn`, scaled to a squared error of 1."""
@@ -203,7 +201,7 @@ def train_polish(
             task = make_task(model, draw_sample(held_out, config.batch_size, drawn, rng), rng, from_noise=0.0)
             with torch.autocast(model.device.type, dtype=torch.bfloat16):
                 made = polish.draw(task)
-            imagined = (task.fraction == 1).float()[:, :, None]
+            imagined = task.imagined
             error += float(((made - task.target).square().mean(dim=2, keepdim=True) * imagined).sum())
             cells += float(imagined.sum())
             both = imagined[..., 1:] * imagined[..., :-1]

@@ -128,7 +128,7 @@ def test_polishing_trains_generator_and_critic_each_by_its_own_part(tmp_path):
     loss, figures = polish(task, noise)
     loss.backward()
     drawn = polish.draw(task)
-    imagined = (task.fraction == 1).float()[:, :, None]
+    imagined = task.imagined
     assert 0 < imagined.mean() < 1
     # what is shown is the same in known cells, and the critic's gradient that of its own verdicts alone
     cells, made = imagined.flatten(0, 1), drawn.detach().flatten(0, 1)
