@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mirage_sim.errors import InputError
 from mirage_sim.memory import MemoryRead
-from mirage_sim.model.condition import build_condition, condition_channels
+from mirage_sim.model.condition import condition_channels
 
 EXACT = 0.02
 """Change of a token (cells, log scale, four times 1 - cosine) up to which it counts as read exactly."""
@@ -91,17 +91,17 @@ class Resampler(nn.Module):
         drawn: Tensor = frames[:, : self.config.channels] + self.last(hidden).float()
         return drawn.reshape(*condition.shape[:2], *drawn.shape[1:])
 
-    def carry(self, read: MemoryRead, extras: bool = True) -> Tensor:
+    def carry(self, read: MemoryRead, condition: Tensor) -> Tensor:
         """Carry what was read over to the present view; exact tokens stay.
 
         Args:
             read: What the memory holds for B worlds and T frames of h x w cells.
-            extras: Whether offset, scale, view and depth are told.
+            condition: The same as channels, [B, T, C + 6, h, w], see `build_condition`.
 
         Returns:
             float32 [B, T, C, h, w]; meaningless in cells of which nothing is known.
         """
-        drawn: Tensor = self(build_condition(read, extras))
+        drawn: Tensor = self(condition)
         return torch.where(is_exact(read)[:, :, None], read.latents.float(), drawn)
 
 

@@ -84,8 +84,9 @@ def make_task(
     whole = torch.rand(len(target), 1, 1, 1, generator=chance).to(device) < (from_noise if memory else 1.0)
     fraction = torch.where(whole, 1.0, fraction)
     told = settings.extras and rng.random() >= NO_EXTRAS
+    condition = build_condition(read, told)
     with torch.no_grad():
-        carried = model.resampler.carry(read, told)
+        carried = model.resampler.carry(read, condition)
     return Task(
         target=target,
         start=flow_start(carried, noise, fraction),
@@ -93,7 +94,7 @@ def make_task(
         context=motion_context(sample.pose, sample.preceding_pose, settings.generator.context_dim).to(device),
         preceding=sample.preceding.to(device) if sample.preceding is not None else None,
         references=sample.references.to(device) if sample.references is not None and memory else None,
-        condition=build_condition(read, told) if memory else None,
+        condition=condition if memory else None,
     )
 
 

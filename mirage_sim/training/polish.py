@@ -126,8 +126,8 @@ class Polish(nn.Module):
         # in known cells the critic sees the same in both
         true = torch.where(imagined > 0, task.target, drawn.detach()).flatten(0, 1)
         made = drawn.detach().flatten(0, 1)
-        followed = self._follow(drawn, true, cells)
         said_made, said_true = self.critic(made, cells), self.critic(true, cells)
+        followed = self._follow(drawn, said_true, cells)
         judged = mean_over_imagined(_pair(said_true, said_made), cells)
         slope = noise.new_zeros(())
         for latents, said, shift in ((made, said_made, noise[0]), (true, said_true, noise[1])):
@@ -141,13 +141,12 @@ class Polish(nn.Module):
         }
         return error + followed + judged + SLOPE * slope, figures
 
-    def _follow(self, drawn: Tensor, true: Tensor, cells: Tensor) -> Tensor:
+    def _follow(self, drawn: Tensor, said_true: list[Tensor], cells: Tensor) -> Tensor:
         """Scalar whose gradient is the critic's verdict on `drawn`, scaled to a squared error of 1."""
         shown = drawn.detach().requires_grad_()
         frozen = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
         said_made = functional_call(self.critic, frozen, (shown.flatten(0, 1), cells))
-        said_true = functional_call(self.critic, frozen, (true, cells))
-        verdict = mean_over_imagined(_pair(said_made, said_true), cells)
+        verdict = mean_over_imagined(_pair(said_made, [said.detach() for said in said_true]), cells)
         (wish,) = torch.autograd.grad(verdict, shown)
         wish = wish * (cells.view(*drawn.shape[:2], *cells.shape[1:]) > 0)
         size = 2.0 / (cells.sum() * drawn.shape[2]).clamp(min=1.0).sqrt()

@@ -81,9 +81,9 @@ def imagine(
     settings = model.config
     patch = settings.generator.patch_hw
     fraction = start_fraction(read, settings.sampler.known_fraction)
-    carried = model.resampler.carry(read, settings.extras)
-    start = flow_start(carried, settle_noise(noise, fraction), fraction)
     condition = build_condition(read, settings.extras)
+    carried = model.resampler.carry(read, condition)
+    start = flow_start(carried, settle_noise(noise, fraction), fraction)
     motion = motion_context(poses, context.poses, settings.generator.context_dim)
     latents = start.clone()
     unfinished = (fraction > 0).flatten(1).any(dim=1)  # [b], something is left to imagine

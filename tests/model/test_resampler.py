@@ -33,7 +33,7 @@ def resampler(trained: bool = True) -> Resampler:
 
 def test_untrained_it_returns_what_was_read():
     read = reading()
-    carried = resampler(trained=False).carry(read)
+    carried = resampler(trained=False).carry(read, build_condition(read))
     known = read.mask[:, :, None].expand_as(carried)
     assert torch.equal(carried[known], read.latents[known])
 
@@ -45,7 +45,7 @@ def test_exact_cells_stay_and_the_others_change():
     read.log_scale[0, 0, 3, 3] = -0.01
     read.view_cos[0, 0, 3, 3] = 0.999
     assert is_exact(read).sum() == 1
-    carried = resampler().carry(read)
+    carried = resampler().carry(read, build_condition(read))
     same = (carried == read.latents).all(dim=2)
     assert same[0, 0, 3, 3]
     assert not same[read.mask & ~is_exact(read)].any()
@@ -63,13 +63,18 @@ def test_what_lies_under_unknown_cells_changes_nothing():
     other.latents[~other.mask[:, :, None].expand_as(other.latents)] = 7.0
     other.depth[~other.mask] = 9.0
     known = read.mask[:, :, None].expand_as(read.latents)
-    assert torch.equal(resampler().carry(read)[known], resampler().carry(other)[known])
+    assert torch.equal(
+        resampler().carry(read, build_condition(read))[known],
+        resampler().carry(other, build_condition(other))[known],
+    )
 
 
 def test_a_view_does_not_depend_on_others_of_its_batch():
     network, pair = resampler(), reading(batch=2)
     single = MemoryRead(*(value[:1] for value in vars(pair).values()))
-    torch.testing.assert_close(network.carry(pair)[:1], network.carry(single))
+    torch.testing.assert_close(
+        network.carry(pair, build_condition(pair))[:1], network.carry(single, build_condition(single))
+    )
 
 
 def test_without_extras_the_geometry_is_not_told():

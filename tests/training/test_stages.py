@@ -140,7 +140,7 @@ def test_polishing_trains_generator_and_critic_each_by_its_own_part(tmp_path):
         torch.testing.assert_close(joint, parameter.grad)
     assert figures["critic"] > 0
     # the generator follows the critic's verdict as hard as it would a squared error, times a constant
-    (step,) = torch.autograd.grad(polish._follow(drawn, true, cells), drawn)
+    (step,) = torch.autograd.grad(polish._follow(drawn, polish.critic(true, cells), cells), drawn)
     off_by_one = (drawn - (drawn + 1.0).detach()).square().mean(2, keepdim=True) * imagined
     (pull,) = torch.autograd.grad(off_by_one.sum() / imagined.sum(), drawn)
     torch.testing.assert_close(step.norm(), ADVERSARIAL * pull.norm())
