@@ -19,7 +19,7 @@ from mirage_sim.model.condition import build_condition, motion_context
 from mirage_sim.model.lora import LoRAConfig, add_lora, has_lora, merge_lora
 from mirage_sim.model.sampler import flow_start, pool_tokens, shift_sigma, start_fraction
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, run_stage
+from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, cell_error, run_stage
 from mirage_sim.training.samples import NO_EXTRAS, LatentClips, Sample, SamplesConfig, draw_sample
 
 STAGES = ("backbone", "branch", "lora", "finetune")
@@ -128,9 +128,7 @@ def flow_loss(
     velocity = module(
         on_the_way, sigma * tokens, task.context, task.preceding, task.references, task.condition
     )
-    error = (velocity - (task.start - task.target)).square().mean(dim=2, keepdim=True) * moves
-    mean: Tensor = error.sum() / moves.sum().clamp(min=1.0)
-    return mean
+    return cell_error(velocity, task.start - task.target, moves)
 
 
 def prepare_stage(model: WorldModel, stage: str, lora: LoRAConfig | None = None) -> None:

@@ -67,6 +67,22 @@ class StageConfig:
             raise InputError(f"ema must be in [0, 1), got {self.ema}")
 
 
+def cell_error(drawn: Tensor, target: Tensor, cells: Tensor) -> Tensor:
+    """Mean squared error over some cells.
+
+    Args:
+        drawn: [B, T, C, h, w].
+        target: Likewise.
+        cells: 1 in cells that count, else 0; float32 [B, T, 1, h, w].
+
+    Returns:
+        Scalar, 0 if no cell counts.
+    """
+    error = (drawn - target).square().mean(dim=2, keepdim=True) * cells
+    mean: Tensor = error.sum() / cells.sum().clamp(min=1.0)
+    return mean
+
+
 def learning_rate_factor(step: int, config: StageConfig) -> float:
     """Share of the peak learning rate at `step`: linear warm-up, then cosine to 5 %."""
     if step < config.warmup:

@@ -24,7 +24,7 @@ from mirage_sim.model.generator import Generator
 from mirage_sim.model.sampler import sample as draw_latents
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.training.generator import Task, make_task
-from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, run_stage
+from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, cell_error, run_stage
 from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample
 
 ADVERSARIAL = 1.0  # size of the critic's gradient in imagined cells, that of a squared error of 1 being 1
@@ -121,8 +121,7 @@ class Polish(nn.Module):
         drawn = self.draw(task)
         imagined = task.imagined
         cells = imagined.flatten(0, 1)
-        squares = (drawn - task.target).square().mean(dim=2, keepdim=True) * imagined
-        error = squares.sum() / imagined.sum().clamp(min=1.0)
+        error = cell_error(drawn, task.target, imagined)
         # in known cells the critic sees the same in both
         true = torch.where(imagined > 0, task.target, drawn.detach()).flatten(0, 1)
         made = drawn.detach().flatten(0, 1)

@@ -18,7 +18,7 @@ from mirage_sim.memory import MemoryRead
 from mirage_sim.model.condition import build_condition
 from mirage_sim.model.resampler import is_exact
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, run_stage
+from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, cell_error, run_stage
 from mirage_sim.training.samples import NO_EXTRAS, LatentClips, Sample, SamplesConfig, draw_sample
 
 
@@ -34,8 +34,7 @@ def known_error(drawn: Tensor, target: Tensor, read: MemoryRead) -> Tensor:
         Scalar.
     """
     cells = (read.mask & ~is_exact(read))[:, :, None].float()
-    error = (drawn - target).square().mean(dim=2, keepdim=True)
-    return (error * cells).sum() / cells.sum().clamp(min=1.0)
+    return cell_error(drawn, target, cells)
 
 
 def keep_drawn(clips: LatentClips, sample: Sample, drawn: Tensor) -> None:
