@@ -265,7 +265,7 @@ class ExploreCore:
         if pose is not None:
             poses[list(rows)] = pose
         for row, seed in zip(rows, noise_seeds, strict=True):
-            self.world.generators[row].manual_seed(seed)
+            self.world.seeds[row] = seed
         self._show(rows, self.world.restart(poses, self.config.decodes, self._mask(rows)), {})
 
     def _path(self, here: Tensor, there: Tensor, rows: Sequence[int]) -> Tensor:

@@ -11,12 +11,13 @@ from mirage_sim.model.codec import EmbeddedCodecConfig
 from mirage_sim.model.condition import condition_channels
 from mirage_sim.model.depth_head import DepthHeadConfig
 from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.refiner import RefinerConfig
 from mirage_sim.model.resampler import ResamplerConfig
 from mirage_sim.model.world_model import WorldModel, WorldModelConfig
 
 
 def tiny_world_model(height: int = 32, width: int = 32, seed: int = 0, **settings: object) -> WorldModel:
-    """Build a world model of a few thousand weights; hints and resampling change something."""
+    """Build a world model of a few thousand weights; hints, resampling and refining change something."""
     channels = 4
     config = WorldModelConfig(
         model_id="tiny",
@@ -26,6 +27,7 @@ def tiny_world_model(height: int = 32, width: int = 32, seed: int = 0, **setting
         generator=GeneratorConfig(channels, condition_channels(channels), 2, 12, 2, 32, 16, (1, 2, 2), 2),
         depth_head=DepthHeadConfig(channels, 8, 1),
         resampler=ResamplerConfig(channels, 8, 1),
+        refiner=RefinerConfig(channels, (8, 8), 1),
         memory=MemoryConfig(channels=channels, initial_capacity=64),
         max_depth_spread=100.0,
         **settings,
@@ -36,6 +38,7 @@ def tiny_world_model(height: int = 32, width: int = 32, seed: int = 0, **setting
         for project in model.generator.branch.after_proj:
             torch.nn.init.normal_(project.weight, std=0.1)
         torch.nn.init.normal_(model.resampler.last.weight, std=0.1)
+        torch.nn.init.normal_(model.refiner.last.weight, std=0.1)
     return model.requires_grad_(False).eval()
 
 

@@ -59,6 +59,7 @@ def add_sampling_options(parser: argparse.ArgumentParser, *step_names: str) -> N
         "--sampling-steps", *step_names, type=int, dest="sampling_steps", help="passes a segment"
     )
     group.add_argument("--known-fraction", type=float, help="share of noise in the start of known cells")
+    group.add_argument("--refine-steps", type=int, help="passes through the refiner, 0 for none")
     group.add_argument("--references", type=int, help="earlier views that the generator sees")
     group.add_argument(
         "--no-extras", action="store_true", help="hide offset, scale, view and depth of what is read"
@@ -70,7 +71,14 @@ def load_model(args: argparse.Namespace) -> WorldModel:
     model = load_world_model(args.world_model, args.device)
     if not hasattr(args, "sampling_steps"):
         return model
-    return with_sampling(model, args.sampling_steps, args.known_fraction, args.references, not args.no_extras)
+    return with_sampling(
+        model,
+        args.sampling_steps,
+        args.known_fraction,
+        args.references,
+        not args.no_extras,
+        args.refine_steps,
+    )
 
 
 def finish(

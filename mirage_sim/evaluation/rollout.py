@@ -128,6 +128,7 @@ def with_sampling(
     known_fraction: float | None = None,
     references: int | None = None,
     extras: bool = True,
+    refine_steps: int | None = None,
 ) -> WorldModel:
     """Change how a model is run; what is left out stays as it is.
 
@@ -137,15 +138,14 @@ def with_sampling(
         known_fraction: Share of noise in the start of cells that the memory knows.
         references: Earlier views that the generator sees.
         extras: `False` hides offset, scale, view and depth from the condition.
+        refine_steps: Passes through the refiner.
 
     Returns:
         The model under these settings.
     """
-    sampler = model.config.sampler
-    if steps is not None:
-        sampler = replace(sampler, steps=steps)
-    if known_fraction is not None:
-        sampler = replace(sampler, known_fraction=known_fraction)
+    asked = {"steps": steps, "known_fraction": known_fraction, "refine_steps": refine_steps}
+    told: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    sampler = replace(model.config.sampler, **told)
     changes: dict[str, Any] = {"sampler": sampler, "extras": model.config.extras and extras}
     if references is not None:
         changes["references"] = references

@@ -12,7 +12,8 @@ from torch.nn.functional import pad
 
 SLACK = 0.05
 """Cells by which a footprint may fall short of a cell's centre."""
-_STEPS = (-1, 0, 1)
+_STEPS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right)
+_INFINITE = 0x7F800000  # the bits of float32 infinity
 
 
 def cover(
@@ -39,31 +40,28 @@ def cover(
     # half the footprint in cells; a polynomial for exp, so that the choice is the same for any batch
     reach = 0.5 * (1.0 + grown + 0.5 * grown * grown) + SLACK
     reach = torch.where(mask, reach, torch.full_like(reach, -1.0))
+    steps = torch.tensor(_STEPS, device=mask.device)  # [8, 2]
+    seen = torch.cat((reach[..., None, :, :], offset), dim=-3)  # [..., 3, h, w]
+    reached, u, v = _neighbours(seen).unbind(-4)  # each [..., 8, h, w]
+    right, down = (steps[:, axis, None, None].to(offset.dtype) for axis in (1, 0))  # each [8, 1, 1]
+    u, v = u + right, v + down
+    distance = torch.where((u.abs() <= reached) & (v.abs() <= reached), u * u + v * v, torch.inf)
+    # the first of the nearest, whatever the device's order: the bits of a positive float are in its order
+    order = torch.arange(len(_STEPS), device=mask.device)[:, None, None]
+    best = (distance.view(torch.int32).long() * len(_STEPS) + order).amin(dim=-3)  # [..., h, w]
+    covered = ~mask & (best < _INFINITE * len(_STEPS))
+    number = best % len(_STEPS)
     places = torch.arange(height * width, device=mask.device).reshape(height, width)
-    best = torch.where(mask, -1.0, torch.inf)
-    source, chosen = places.expand(mask.shape), offset
-    for down in _STEPS:
-        for right in _STEPS:
-            if down == right == 0:
-                continue
-            reached = _neighbour(reach, down, right, -1.0)
-            moved = _neighbour(offset, down, right, 0.0) + _direction(offset, right, down)
-            u, v = moved.unbind(-3)
-            distance = u * u + v * v
-            better = (u.abs() <= reached) & (v.abs() <= reached) & (distance < best)
-            best = torch.where(better, distance, best)
-            source = torch.where(better, places + (down * width + right), source)
-            chosen = torch.where(better[..., None, :, :], moved, chosen)
-    return source, chosen
+    moved = (steps[:, 0] * width + steps[:, 1])[number]
+    source = torch.where(covered, places + moved, places)
+    picked = number[..., None, None, :, :].expand_as(offset[..., None, :, :])  # [..., 2, 1, h, w]
+    taken = torch.stack((u, v), dim=-4).gather(-3, picked)
+    return source, torch.where(covered[..., None, :, :], taken.squeeze(-3), offset)
 
 
-def _neighbour(grid: Tensor, down: int, right: int, outside: float) -> Tensor:
-    """The value `down` rows and `right` columns further, `outside` beyond the border."""
+def _neighbours(grid: Tensor) -> Tensor:
+    """The values around each cell `[..., h, w]` as `[..., 8, h, w]`, -1 beyond the border."""
     height, width = grid.shape[-2:]
-    padded = pad(grid, (1, 1, 1, 1), value=outside)
-    return padded[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
-
-
-def _direction(like: Tensor, right: int, down: int) -> Tensor:
-    """(right, down) as `[2, 1, 1]`."""
-    return torch.tensor([right, down], dtype=like.dtype, device=like.device)[:, None, None]
+    padded = pad(grid, (1, 1, 1, 1), value=-1.0)
+    views = (padded[..., 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in _STEPS)
+    return torch.stack(tuple(views), dim=-3)

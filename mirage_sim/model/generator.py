@@ -41,10 +41,10 @@ class GeneratorConfig:
 
     channels: int = 32
     condition_channels: int = 38
-    heads: int = 4
+    heads: int = 3
     head_dim: int = 64
-    layers: int = 6
-    ffn_dim: int = 1024
+    layers: int = 4
+    ffn_dim: int = 768
     context_dim: int = 16
     patch_size: tuple[int, int, int] = field(default=(1, 2, 2))
     branch_every: int = 2

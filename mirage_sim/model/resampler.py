@@ -45,6 +45,12 @@ class ResamplerConfig:
             raise InputError(f"resampler sizes must be at least 1, got {self}")
 
 
+def normalise_cells(hidden: Tensor) -> Tensor:
+    """Divide every cell of [N, C, h, w] by the root of its mean square over the channels."""
+    cells = hidden.movedim(1, -1)
+    return F.rms_norm(cells, cells.shape[-1:]).movedim(-1, 1)
+
+
 class _Block(nn.Module):
     """Residual block whose gates let offset and scale choose among the tokens around; normalised per cell."""
 
@@ -54,9 +60,7 @@ class _Block(nn.Module):
         self.back = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        cells = hidden.movedim(1, -1)
-        normed = F.rms_norm(cells, cells.shape[-1:]).movedim(-1, 1)
-        return hidden + self.back(F.glu(self.gated(normed), dim=1))  # type: ignore[no-any-return]
+        return hidden + self.back(F.glu(self.gated(normalise_cells(hidden)), dim=1))  # type: ignore[no-any-return]
 
 
 class Resampler(nn.Module):

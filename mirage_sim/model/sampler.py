@@ -2,8 +2,7 @@
 
 Where nothing is known the flow starts at pure noise. Where the memory knows a cell, it starts at what was
 carried over from there with a share f of noise, (1 - f)·carried + f·noise, so that a remembered place is not
-dreamt anew; at f = 0 it stays as it is. The noise of known cells is the same at every step, so that two
-visits draw alike from what they read alike. Both are straight flows x_σ = (1 - σ)·x + σ·start with velocity
+dreamt anew; at f = 0 it stays as it is. Both are straight flows x_σ = (1 - σ)·x + σ·start with velocity
 `start - x`, so every flow scheduler fits; the network is told the largest share of noise in a token, f·σ.
 
 Source: paper, section on sampling; flows that start at the memory are ours.
@@ -23,9 +22,6 @@ from mirage_sim.errors import InputError
 from mirage_sim.memory import MemoryRead
 from mirage_sim.model.resampler import is_exact
 
-STILL_SEED = 0
-"""Seed of the noise in known cells."""
-
 
 @dataclass(frozen=True)
 class SamplerConfig:
@@ -37,17 +33,21 @@ class SamplerConfig:
         scheduler: "euler" for few steps, "unipc" for the full-size model.
         known_fraction: Share f of noise in the start of cells that the memory knows but not exactly; 1 starts
             them all at noise.
+        refine_steps: Passes through the refiner; 0 leaves what the generator drew.
     """
 
     steps: int = 1
     shift: float = 1.0
     scheduler: str = "euler"
     known_fraction: float = 0.0
+    refine_steps: int = 3
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, got {self.steps}")
+        if self.refine_steps < 0:
+            raise InputError(f"refine_steps must be at least 0, got {self.refine_steps}")
         if self.scheduler not in ("euler", "unipc"):
             raise InputError(f'scheduler must be "euler" or "unipc", got {self.scheduler!r}')
         if not 0.0 <= self.known_fraction <= 1.0:
@@ -100,22 +100,6 @@ def start_fraction(read: MemoryRead, known_fraction: float) -> Tensor:
 def pool_tokens(cells: Tensor, patch: tuple[int, int]) -> Tensor:
     """Largest value of every token's cells: [B, T, h, w] to [B, T, h', w']."""
     return torch.nn.functional.max_pool2d(cells, patch)
-
-
-def settle_noise(noise: Tensor, fraction: Tensor) -> Tensor:
-    """Give known cells the same noise at every step, in every world.
-
-    Args:
-        noise: Fresh standard normal noise, [B, T, C, h, w].
-        fraction: Share of noise of every cell, [B, T, h, w], 1 for unknown ones, which keep theirs.
-
-    Returns:
-        [B, T, C, h, w].
-
-    Source: ours.
-    """
-    still = torch.randn(noise.shape[2:], generator=torch.Generator().manual_seed(STILL_SEED)).to(noise)
-    return torch.where(fraction[:, :, None] < 1.0, still, noise)
 
 
 def flow_start(carried: Tensor, noise: Tensor, fraction: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""World model: codec, resampler, generator, sampler settings and depth head, loaded from one folder.
+"""World model: codec, resampler, generator, refiner, depth head and sampler settings, loaded from one folder.
 
 A folder holds `model.json` (kind, version, shapes, hash of the weights) and `model.safetensors`.
 """
@@ -26,6 +26,7 @@ from mirage_sim.model.codec import Codec, EmbeddedCodec, EmbeddedCodecConfig
 from mirage_sim.model.condition import condition_channels
 from mirage_sim.model.depth_head import DepthHead, DepthHeadConfig
 from mirage_sim.model.generator import Generator, GeneratorConfig
+from mirage_sim.model.refiner import Refiner, RefinerConfig
 from mirage_sim.model.resampler import Resampler, ResamplerConfig
 from mirage_sim.model.sampler import SamplerConfig
 
@@ -56,6 +57,7 @@ class WorldModelConfig:
         generator: Shape of the generator.
         depth_head: Shape of the depth head.
         resampler: Shape of the resampler.
+        refiner: Shape of the refiner.
         sampler: How latents are drawn.
         memory: How the memory keeps tokens.
     """
@@ -74,6 +76,7 @@ class WorldModelConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     depth_head: DepthHeadConfig = field(default_factory=DepthHeadConfig)
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
+    refiner: RefinerConfig = field(default_factory=RefinerConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     memory: MemoryConfig = field(default_factory=lambda: MemoryConfig(channels=32))
 
@@ -84,11 +87,13 @@ class WorldModelConfig:
             self.generator.channels,
             self.depth_head.channels,
             self.resampler.channels,
+            self.refiner.channels,
             self.memory.channels,
         }
         if len(channels) != 1:
             raise InputError(
-                f"codec, generator, depth_head, resampler and memory must share channels, got {channels}"
+                "codec, generator, depth_head, resampler, refiner and memory must share channels, "
+                f"got {channels}"
             )
         if self.generator.condition_channels != condition_channels(self.codec.channels):
             raise InputError(
@@ -121,6 +126,7 @@ def config_from_dict(values: Mapping[str, Any], kind: type[Any] = WorldModelConf
         "generator": GeneratorConfig,
         "depth_head": DepthHeadConfig,
         "resampler": ResamplerConfig,
+        "refiner": RefinerConfig,
         "sampler": SamplerConfig,
         "memory": MemoryConfig,
     }
@@ -148,6 +154,7 @@ class WorldModel(nn.Module):
         self.generator = Generator(self.config.generator)
         self.depth_head = DepthHead(self.config.depth_head)
         self.resampler = Resampler(self.config.resampler)
+        self.refiner = Refiner(self.config.refiner)
         self.weights_hash = ""
 
     @property
@@ -259,7 +266,8 @@ def load_world_model(
         model = load_folder(Path(name_or_folder))
     model.requires_grad_(False).eval().to(target)
     model.cast(dtype if dtype is not None else default_dtype(target))
-    model.codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for part in (model.codec, model.refiner, model.depth_head):
+        part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 

@@ -22,7 +22,7 @@ from mirage_sim.training.data import ClipsConfig, read_clips, record_clips
 from mirage_sim.training.depth import train_depth
 from mirage_sim.training.generator import train_generator
 from mirage_sim.training.loop import StageConfig
-from mirage_sim.training.polish import train_polish
+from mirage_sim.training.refine import train_refine
 from mirage_sim.training.resample import train_resample
 from mirage_sim.training.samples import encode_clips
 
@@ -35,7 +35,7 @@ STAGES = (
     "branch",
     "lora",
     "finetune",
-    "polish",
+    "refine",
     "decoder",
     "export",
 )
@@ -58,8 +58,8 @@ SCHEDULES = {
     "backbone": Schedule(300, 16, 8e-4, 150),
     "branch": Schedule(300, 32, 8e-4, 150),
     "lora": Schedule(300, 32, 5e-4, 150),
-    "finetune": Schedule(4400, 32, 8e-4, 500),
-    "polish": Schedule(1700, 32, 4e-4, 200),
+    "finetune": Schedule(1300, 32, 8e-4, 500),
+    "refine": Schedule(6500, 32, 1e-3, 500),
     "decoder": Schedule(3000, 16, 5e-4, 200),
 }
 
@@ -136,8 +136,8 @@ def _train(args: argparse.Namespace, out: Path) -> None:
         train_depth(model, encoded, encoded_held_out, config, out)
     elif args.stage == "resample":
         train_resample(model, encoded, encoded_held_out, config, out)
-    elif args.stage == "polish":
-        train_polish(model, encoded, encoded_held_out, config, out)
+    elif args.stage == "refine":
+        train_refine(model, encoded, encoded_held_out, config, out)
     else:
         train_generator(args.stage, model, encoded, encoded_held_out, config, out)
     model.save(out / "model")

@@ -1,4 +1,4 @@
-"""Imagine: one segment's latents from what was read, and their depth straight from the latents."""
+"""Imagine: one segment's latents from what was read, refined, and their depth straight from the latents."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mirage_sim.geometry import ray_directions
 from mirage_sim.memory import MemoryRead
 from mirage_sim.model.condition import build_condition, motion_context
-from mirage_sim.model.depth_head import depth_geometry
-from mirage_sim.model.sampler import flow_start, sample, settle_noise, start_fraction
+from mirage_sim.model.sampler import flow_start, sample, start_fraction
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world.state import Context
 
@@ -59,9 +57,10 @@ def imagine(
     model: WorldModel,
     read: MemoryRead,
     poses: Tensor,  # [b, T, 4, 4]
+    geometry: Tensor,  # [b * T, 6, h, w]
     context: Context,
     references: ReferenceGroups,
-    noise: Tensor,  # [b, T, C, h, w]
+    noise: Tensor,  # [2, b, T, C, h, w]
 ) -> Tensor:
     """Draw the latents of a segment.
 
@@ -69,21 +68,22 @@ def imagine(
         model: Networks and settings.
         read: What the memory holds for the target cameras.
         poses: Target cameras.
+        geometry: What `view_geometry` laid out for them.
         context: Preceding frames of the same worlds.
         references: Earlier views, by groups of worlds.
-        noise: Standard normal noise.
+        noise: Standard normal noise, for the flow's start and for the refiner.
 
     Returns:
         float32 [b, T, C, h, w].
 
-    Source: paper, denoising with memory; flows that start at the memory, ours.
+    Source: paper, denoising with memory; flows that start at the memory, and refining, ours.
     """
     settings = model.config
     patch = settings.generator.patch_hw
     fraction = start_fraction(read, settings.sampler.known_fraction)
     condition = build_condition(read, settings.extras)
     carried = model.resampler.carry(read, condition)
-    start = flow_start(carried, settle_noise(noise, fraction), fraction)
+    start = flow_start(carried, noise[0], fraction)
     motion = motion_context(poses, context.poses, settings.generator.context_dim)
     latents = start.clone()
     unfinished = (fraction > 0).flatten(1).any(dim=1)  # [b], something is left to imagine
@@ -109,15 +109,16 @@ def imagine(
                     return flow
 
                 latents[chosen] = sample(velocity, start[chosen], fraction[chosen], patch, settings.sampler)
-    return latents
+    if bool(read.mask.all()):
+        return latents
+    return model.refiner.refine(latents, read.mask, geometry, noise[1], settings.sampler.refine_steps)
 
 
 def perceive_depth(
     model: WorldModel,
     latents: Tensor,  # [b, T, C, h, w]
     read: MemoryRead,
-    poses: Tensor,  # [b, T, 4, 4]
-    intrinsics: Tensor,  # [b, T, 3, 3]
+    geometry: Tensor,  # [b * T, 6, h, w]
 ) -> tuple[Tensor, Tensor]:
     """Depth of a segment; where the memory knows the surface, its depth is taken, so that scale cannot drift.
 
@@ -125,19 +126,13 @@ def perceive_depth(
         model: Networks and settings.
         latents: What was generated.
         read: What the memory holds for these cameras, or depths that the caller knows.
-        poses: The cameras.
-        intrinsics: In cells.
+        geometry: What `view_geometry` laid out for these cameras.
 
     Returns:
         z-depth [b, T, h, w] in metres, the memory's `sky_depth` without a surface, and bool [b, T, h, w]: fit
         to remember.
     """
     sky = model.config.memory.sky_depth
-    surface_known = read.mask & ~model.config.memory.is_sky(read.depth)
-    rays = ray_directions(poses, intrinsics, (latents.shape[-2], latents.shape[-1]))
-    geometry = depth_geometry(
-        read.depth.flatten(0, 1), surface_known.flatten(0, 1), rays.flatten(0, 1), poses[..., 2, 3].flatten()
-    )
     said = model.depth_head.predict(latents.flatten(0, 1), geometry)
     surface = (said.surface > 0.5).view_as(read.mask)
     sure = (said.spread < model.config.max_depth_spread).view_as(read.mask)

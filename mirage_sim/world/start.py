@@ -75,4 +75,6 @@ def check_start(
     numbers = list(range(worlds)) if seeds is None else [int(seed) for seed in seeds]
     if len(numbers) != worlds:
         raise InputError(f"seeds must hold {worlds} numbers, got {len(numbers)}")
+    if not all(-(2**63) <= number < 2**63 for number in numbers):
+        raise InputError(f"seeds must fit into 64 bits, got {numbers}")
     return Start(matrix, depth, numbers)

@@ -82,12 +82,12 @@ class WorldState:
     Attributes:
         memory: Their memory.
         context: What their next segment sees.
-        generators: State of each world's random generator, uint8 tensors.
+        seeds: What each world's noise is drawn from.
     """
 
     memory: SpatialMemory
     context: Context
-    generators: list[Tensor]
+    seeds: list[int]
 
     @property
     def num_worlds(self) -> int:
@@ -106,7 +106,7 @@ class WorldState:
         """
         tensors = {f"memory.{name}": value for name, value in self.memory.state_dict().items()}
         tensors |= {f"context.{name}": value for name, value in vars(self.context).items()}
-        tensors |= {f"generators.{index}": value for index, value in enumerate(self.generators)}
+        tensors["seeds"] = torch.tensor(self.seeds, dtype=torch.int64)
         save_state(folder, KIND, tensors, about)
 
     @classmethod
@@ -136,7 +136,7 @@ class WorldState:
             context = Context(**{key: value.to(device) for key, value in part("context").items()})
             memory = SpatialMemory(config, len(context.started), device)
             memory.load_state_dict({key: value.to(device) for key, value in part("memory").items()})
+            seeds: list[int] = tensors["seeds"].tolist()
         except (TypeError, ValueError, KeyError) as error:
             raise FileFormatError(f"{folder} must hold a world of this model, got {error}") from error
-        states = part("generators")
-        return cls(memory, context, [states[str(index)] for index in range(len(states))]), about
+        return cls(memory, context, seeds), about

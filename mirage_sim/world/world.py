@@ -33,9 +33,11 @@ from mirage_sim.world.imagine import (
     imagine,
     perceive_depth,
 )
+from mirage_sim.world.noise import view_noise
 from mirage_sim.world.segment import Segment
 from mirage_sim.world.start import check_start
 from mirage_sim.world.state import Context, WorldState
+from mirage_sim.world.views import Views, view_geometry
 
 Array = np.ndarray[Any, Any]
 
@@ -64,7 +66,7 @@ class World:
         self.num_worlds = num_worlds
         self.device = model.device
         self.memory = SpatialMemory(model.config.memory, num_worlds, self.device)
-        self.generators = [torch.Generator() for _ in range(num_worlds)]
+        self.seeds = [0] * num_worlds
         self._context = Context.empty(
             num_worlds, model.config.preceding, model.codec.channels, model.latent_hw, self.device
         )
@@ -118,7 +120,7 @@ class World:
         start = check_start(self.model, rows, first_frame, cam2world, intrinsics, seeds, depth)
         clock = Clock(self.device)
         for row in rows:
-            self.generators[row].manual_seed(start.seeds[row])
+            self.seeds[row] = start.seeds[row]
         self.memory.reset(chosen)
         pose = cam2world.to(self.device, torch.float32)[index]
         latents = self.model.codec.encode(frames_to_tensor(first_frame[rows], self.device)[:, None])
@@ -129,8 +131,15 @@ class World:
         given = None
         if start.depth is not None:
             given = downsample_depth(start.depth[index], self.model.codec.spatial_stride)[:, None]
-        nothing = empty_read(self.model, len(rows), 1)
-        return self._finish(latents.float(), nothing, pose[:, None], index, chosen, clock, True, given)
+        read = empty_read(self.model, len(rows), 1)
+        told = read if given is None else replace(read, depth=given, mask=given > 0)
+        views = self._views(pose[:, None], index)
+        geometry = view_geometry(self.model.config.memory, told, *views.of(index))
+        depth, trusted = perceive_depth(self.model, latents.float(), told, geometry)
+        if given is not None:
+            trusted = told.mask | self.model.config.memory.is_sky(depth)
+        clock.lap("depth")
+        return self._finish(latents.float(), read, depth, trusted, views, chosen, clock, True)
 
     @torch.no_grad()
     def step(self, cam2world: Tensor, decode: bool = True, worlds: Tensor | None = None) -> Segment:
@@ -155,13 +164,16 @@ class World:
         self._check_started(index, "step")
         poses = cam2world.to(self.device, torch.float32)[index]  # [b, T, 4, 4]
         clock = Clock(self.device)
-        read = self._read(poses, index, chosen)
+        views = self._views(poses, index)
+        read = self._read(views, index, chosen)
         clock.lap("read")
-        references = self._references(poses, index)
-        noise = self._noise(index)
-        latents = imagine(self.model, read, poses, self._context.pick(index), references, noise)
+        geometry = view_geometry(self.model.config.memory, read, *views.of(index))
+        context, references = self._context.pick(index), self._references(views, index)
+        latents = imagine(self.model, read, poses, geometry, context, references, self._noise(poses, index))
         clock.lap("generate")
-        return self._finish(latents, read, poses, index, chosen, clock, decode, None)
+        depth, trusted = perceive_depth(self.model, latents, read, geometry)
+        clock.lap("depth")
+        return self._finish(latents, read, depth, trusted, views, chosen, clock, decode)
 
     @torch.no_grad()
     def restart(self, cam2world: Tensor, decode: bool = True, worlds: Tensor | None = None) -> Segment:
@@ -203,7 +215,7 @@ class World:
         return WorldState(
             self.memory.fork(index),
             self._context.pick(index),
-            [self.generators[row].get_state() for row in index.tolist()],
+            [self.seeds[row] for row in index.tolist()],
         )
 
     def restore(self, state: WorldState, worlds: Tensor | None = None) -> None:
@@ -221,8 +233,8 @@ class World:
             raise InputError(f"state must hold {len(index)} worlds, got {state.num_worlds}")
         self.memory.assign(index, state.memory, range(state.num_worlds))
         self._context.put(index, state.context)
-        for row, generator in zip(index.tolist(), state.generators, strict=True):
-            self.generators[row].set_state(generator)
+        for row, seed in zip(index.tolist(), state.seeds, strict=True):
+            self.seeds[row] = seed
 
     def fork(self, index: Sequence[int]) -> World:
         """Copy worlds into a new, independent `World` over the same model.
@@ -235,8 +247,8 @@ class World:
         """
         other = World(self.model, len(index), config=self.config)
         picked = torch.as_tensor(list(index), device=self.device)
-        states = [self.generators[row].get_state() for row in index]
-        other.restore(WorldState(self.memory.fork(index), self._context.pick(picked), states))
+        seeds = [self.seeds[row] for row in index]
+        other.restore(WorldState(self.memory.fork(index), self._context.pick(picked), seeds))
         return other
 
     def save(self, folder: Path | str, world: int = 0, extra: dict[str, Any] | None = None) -> None:
@@ -295,31 +307,31 @@ class World:
             raise InputError(f"world must be in 0..{self.num_worlds - 1}, got {world}")
         return torch.arange(self.num_worlds, device=self.device) == world
 
-    def _cameras(self, poses: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Poses [B, T, 4, 4] and intrinsics [B, T, 3, 3] (in cells) of all worlds; others' do not count."""
+    def _views(self, poses: Tensor, index: Tensor) -> Views:
+        """Lay cameras [b, T, 4, 4] of some worlds and their lenses out among those of all."""
         frames = poses.shape[1]
         cameras = torch.eye(4, device=self.device).repeat(self.num_worlds, frames, 1, 1)
         cameras[index] = poses
         lens = self.model.intrinsics().to(self.device).repeat(self.num_worlds, 1, 1)
         lens[index] = self._context.intrinsics[index]
         lens = rescale_intrinsics(lens, 1.0 / self.model.codec.spatial_stride)
-        return cameras, lens[:, None].expand(-1, frames, -1, -1)
+        return Views(cameras, lens[:, None].expand(-1, frames, -1, -1))
 
-    def _noise(self, index: Tensor) -> Tensor:
-        """Standard normal noise [b, T, C, h, w], each world's from its own generator."""
-        shape = (1, self.segment_length, self.model.codec.channels, *self.model.latent_hw)
-        draws = [torch.randn(shape, generator=self.generators[row]) for row in index.tolist()]
-        return torch.cat(draws).to(self.device)
+    def _noise(self, poses: Tensor, index: Tensor) -> Tensor:
+        """Standard normal noise [2, b, T, C, h, w] for cameras [b, T, 4, 4], see `view_noise`."""
+        shape = (2, self.model.codec.channels, *self.model.latent_hw)
+        pairs = zip(index.tolist(), poses, strict=True)
+        draws = [view_noise(self.seeds[row], views, shape) for row, views in pairs]
+        return torch.stack(draws).movedim(2, 0).to(self.device)
 
-    def _references(self, poses: Tensor, index: Tensor) -> ReferenceGroups:
+    def _references(self, views: Views, index: Tensor) -> ReferenceGroups:
         """References of the chosen worlds, see `group_references`."""
         if not self.config.memory or self.model.config.references == 0:
             return [(torch.arange(len(index), device=self.device), None)]
-        cameras, lens = self._cameras(poses[:, -1:], index)
         chosen = select_references(
             self.memory,
-            cameras[:, 0],
-            lens[:, 0],
+            views.cam2world[:, -1],
+            views.intrinsics[:, -1],
             self.model.latent_hw,
             self.model.config.references,
             self.config.reference_voxel,
@@ -327,33 +339,25 @@ class World:
         )
         return group_references(self.memory.keyframes.views.latents, *chosen, index)
 
-    def _read(self, poses: Tensor, index: Tensor, chosen: Tensor) -> MemoryRead:
+    def _read(self, views: Views, index: Tensor, chosen: Tensor) -> MemoryRead:
         if not self.config.memory:
-            return empty_read(self.model, len(index), poses.shape[1])
-        cameras, lens = self._cameras(poses, index)
-        read = self.memory.read(cameras, lens, self.model.latent_hw, chosen)
+            return empty_read(self.model, len(index), views.cam2world.shape[1])
+        read = self.memory.read(*views, self.model.latent_hw, chosen)
         return MemoryRead(**{name: value[index] for name, value in vars(read).items()})
 
     def _finish(
         self,
         latents: Tensor,  # [b, T, C, h, w]
         read: MemoryRead,
-        poses: Tensor,  # [b, T, 4, 4]
-        index: Tensor,  # [b]
+        depth: Tensor,  # [b, T, h, w]
+        trusted: Tensor,  # [b, T, h, w]
+        views: Views,
         chosen: Tensor,  # [B]
         clock: Clock,
         decode: bool,
-        given_depth: Tensor | None,
     ) -> Segment:
-        """Depth, write, decode, and move the clock on."""
-        cameras, lens = self._cameras(poses, index)
-        if given_depth is None:
-            depth, trusted = perceive_depth(self.model, latents, read, poses, lens[index])
-        else:
-            told = replace(read, depth=given_depth, mask=given_depth > 0)
-            depth = perceive_depth(self.model, latents, told, poses, lens[index])[0]
-            trusted = told.mask | self.model.config.memory.is_sky(depth)
-        clock.lap("depth")
+        """Write, decode, and move the clock on."""
+        index = chosen.nonzero().flatten()
 
         def whole(rows: Tensor) -> Tensor:
             """Put rows of the chosen worlds at their place among all, zeros elsewhere."""
@@ -365,7 +369,7 @@ class World:
         if self.config.memory:
             finer = read.log_scale > self.model.config.memory.refine_log_scale
             keep = trusted & (~read.mask | finer)
-            report = self.memory.write(whole(latents), whole(depth), cameras, lens, whole(keep), chosen)
+            report = self.memory.write(whole(latents), whole(depth), *views, whole(keep), chosen)
             new_area = report.new_area
         clock.lap("write")
         pictures = None
@@ -375,6 +379,7 @@ class World:
             pictures = np.zeros((self.num_worlds, *made.shape[1:]), np.uint8)
             pictures[index.cpu().numpy()] = made
         clock.lap("decode")
+        poses = views.cam2world[index]
         self._context.push(index, latents, poses)
         known = whole(read.mask)
         return Segment(

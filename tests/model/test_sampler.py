@@ -10,7 +10,6 @@ from mirage_sim.model.sampler import (
     flow_start,
     make_scheduler,
     sample,
-    settle_noise,
     shift_sigma,
     start_fraction,
 )
@@ -94,20 +93,6 @@ def test_cells_read_exactly_start_without_noise(change):
     assert start_fraction(reading(), 1.0).unique().tolist() == [1.0]
 
 
-def test_known_cells_get_the_same_noise_at_every_step():
-    fraction = torch.tensor([[[[0.25, 1.0], [1.0, 0.1]]]])
-    rng = torch.Generator().manual_seed(1)
-    first, second = (torch.randn(1, 1, 3, 2, 2, generator=rng) for _ in range(2))
-    settled = [settle_noise(noise, fraction) for noise in (first, second)]
-    for row, column in ((0, 0), (1, 1)):
-        assert torch.equal(settled[0][..., row, column], settled[1][..., row, column])
-    assert torch.equal(settled[0][..., 0, 1], first[..., 0, 1])
-    assert torch.equal(settled[1][..., 1, 0], second[..., 1, 0])
-    many = settle_noise(torch.zeros(1, 1, 32, 16, 16), torch.zeros(1, 1, 16, 16))
-    assert abs(float(many.mean())) < 0.05
-    assert abs(float(many.std()) - 1.0) < 0.05
-
-
 def test_cells_without_noise_stay_whatever_the_network_says():
     start = torch.arange(16.0).reshape(1, 1, 1, 4, 4)
     fraction = torch.ones(1, 1, 4, 4)
@@ -118,7 +103,9 @@ def test_cells_without_noise_stay_whatever_the_network_says():
     torch.testing.assert_close(drawn[..., 2:, :2], start[..., 2:, :2] - 1)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"scheduler": "heun"}, {"known_fraction": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"refine_steps": -1}, {"scheduler": "heun"}, {"known_fraction": 1.5}]
+)
 def test_bad_settings_are_named(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         SamplerConfig(**wrong)

@@ -11,12 +11,13 @@ import torch
 from mirage_sim.errors import FileFormatError, InputError, StateError
 from mirage_sim.geometry import from_yaw_pitch, rescale_intrinsics, yaw_sweep
 from mirage_sim.model.images import frames_to_tensor
+from mirage_sim.model.refiner import output_scales
 from mirage_sim.training.codec import move_first, random_moves, train_codec
 from mirage_sim.training.data import Clips
 from mirage_sim.training.depth import train_depth
-from mirage_sim.training.generator import make_task, prepare_stage, train_generator
+from mirage_sim.training.generator import prepare_stage, train_generator
 from mirage_sim.training.loop import StageConfig, learning_rate_factor
-from mirage_sim.training.polish import ADVERSARIAL, Polish, train_polish
+from mirage_sim.training.refine import Draft, make_drafts, refine_loss, train_refine
 from mirage_sim.training.resample import keep_drawn, known_error, train_resample
 from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample, encode_clips, read_frames
 from tests.models import tiny_world_model
@@ -111,61 +112,38 @@ def test_moving_latents_is_moving_pictures():
     assert torch.equal(move_first(ramp, moves[:1])[1:], ramp[1:])
 
 
-def test_polishing_trains_generator_and_critic_each_by_its_own_part(tmp_path):
+def test_the_refiner_learns_from_unknown_cells_alone(tmp_path):
     model = tiny_world_model()
-    before = weights(model.generator)
-    train_polish(model, clips(), clips(), QUICK, tmp_path)
-    assert changed(before, model.generator) == {"branch", "backbone"}
-    last = json.loads((tmp_path / "polish.jsonl").read_text().splitlines()[-1])
-    assert {"validation_imagined", "validation_contrast"} <= set(last)
-
-    rng = np.random.default_rng(0)
-    task = make_task(
-        model, draw_sample(clips(), 2, SamplesConfig(memory_dropout=0.0), rng), rng, from_noise=0.0
-    )
-    polish = Polish(model.requires_grad_(True))
-    noise = torch.randn(2, *task.target.shape, generator=torch.Generator().manual_seed(0))
-    loss, figures = polish(task, noise)
-    loss.backward()
-    drawn = polish.draw(task)
-    imagined = task.imagined
-    assert 0 < imagined.mean() < 1
-    # what is shown is the same in known cells, and the critic's gradient that of its own verdicts alone
-    cells, made = imagined.flatten(0, 1), drawn.detach().flatten(0, 1)
-    true = torch.where(imagined > 0, task.target, drawn.detach()).flatten(0, 1)
-    together = [parameter.grad.clone() for parameter in polish.critic.parameters()]
-    polish.critic.zero_grad()
-    critic_loss(polish, made, true, cells, noise).backward()
-    for joint, parameter in zip(together, polish.critic.parameters(), strict=True):
-        torch.testing.assert_close(joint, parameter.grad)
-    assert figures["critic"] > 0
-    # the generator follows the critic's verdict as hard as it would a squared error, times a constant
-    (step,) = torch.autograd.grad(polish._follow(drawn, polish.critic(true, cells), cells), drawn)
-    off_by_one = (drawn - (drawn + 1.0).detach()).square().mean(2, keepdim=True) * imagined
-    (pull,) = torch.autograd.grad(off_by_one.sum() / imagined.sum(), drawn)
-    torch.testing.assert_close(step.norm(), ADVERSARIAL * pull.norm())
-    assert not step[imagined.expand_as(step) == 0].any()
-    assert model.generator.backbone.proj_out.bias.grad is not None
+    before, generator = weights(model.refiner), weights(model.generator)
+    train_refine(model, clips(), clips(), QUICK, tmp_path)
+    assert changed(before, model.refiner) == {"first", "descend", "shrink", "grow", "ascend", "last"}
+    assert changed(generator, model.generator) == set()
+    last = json.loads((tmp_path / "refine.jsonl").read_text().splitlines()[-1])
+    assert {"validation_draft", "validation_imagined", "validation_contrast"} <= set(last)
 
 
-def critic_loss(
-    polish: Polish, made: torch.Tensor, true: torch.Tensor, cells: torch.Tensor, noise: torch.Tensor
-) -> torch.Tensor:
-    """The critic's loss, block by block."""
-    total = torch.zeros(())
-    for level, side in enumerate((2, 4)):
-        share = torch.nn.functional.avg_pool2d(cells, side)
-        share = share / share.sum()
-        scores = [polish.critic(part, cells)[level] for part in (made, true)]
-        near = [
-            polish.critic(part + 0.1 * shift.flatten(0, 1) * cells, cells)[level]
-            for part, shift in zip((made, true), noise, strict=True)
-        ]
-        slope = sum((a - b).square() for a, b in zip(scores, near, strict=True))
-        total = (
-            total + (share * (torch.nn.functional.softplus(scores[0] - scores[1]) + 2.0 * slope)).sum() / 2
-        )
-    return total
+def test_drafts_are_drawn_once_and_picked_by_row():
+    drafts = make_drafts(tiny_world_model(), clips(), 5, 3, SamplesConfig(memory_dropout=0.0), 0)
+    assert len(drafts.known) == 6
+    assert drafts.target.dtype == torch.float16
+    picked = drafts.pick(torch.tensor([0, 2, 5]), torch.device("cpu"))
+    for part, all_of_it in zip(vars(picked).values(), vars(drafts).values(), strict=True):
+        assert torch.equal(part, all_of_it[[0, 2, 5]].to(part.dtype))
+    assert picked.known.dtype == torch.bool
+    assert 0 < picked.known.float().mean() < 1
+
+
+def test_the_refiners_loss_is_one_for_the_best_guess_from_noise_alone():
+    rng = torch.Generator().manual_seed(0)
+    target, noise = torch.randn(2, 64, 1, 4, 8, 8, generator=rng)
+    known = torch.rand(64, 1, 8, 8, generator=rng) < 0.5
+    draft = Draft(torch.zeros_like(target), known, torch.zeros(64, 6, 8, 8), target)
+
+    def guess(noisy, share, latents, known, geometry):
+        return torch.where(known, 99.0, output_scales(share)[0] * noisy)
+
+    loss = refine_loss(guess, draft, torch.rand(64, 1, 1, 1, generator=rng), noise)
+    assert float(loss) == pytest.approx(1.0, abs=0.03)
 
 
 def test_the_resampler_learns_from_known_cells_alone(tmp_path):

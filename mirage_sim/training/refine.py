@@ -1,0 +1,202 @@
+"""Stage 8: the refiner learns its flow: what noisy latents come from, given the generator's draft.
+
+Source: flow matching as for the generator, with the loss scaled as in EDM (arXiv 2206.00364).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mirage_sim.memory import MemoryRead
+from mirage_sim.model.refiner import output_scales
+from mirage_sim.model.sampler import sample as draw_latents
+from mirage_sim.model.world_model import WorldModel
+from mirage_sim.training.generator import Task, make_task
+from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, cell_error, run_stage
+from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample
+from mirage_sim.world.views import view_geometry
+
+LEAST_SHARE = 0.1  # share of noise below which nothing is left to learn
+DRAFTS = 20_480  # samples that the steps pick from
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the refiner is given, and the answer.
+
+    Attributes:
+        latents: What was carried over and imagined, [B, 1, C, h, w].
+        known: bool [B, 1, h, w].
+        geometry: [B, 6, h, w], see `depth_geometry`.
+        target: Clean latents, [B, 1, C, h, w].
+    """
+
+    latents: Tensor
+    known: Tensor
+    geometry: Tensor
+    target: Tensor
+
+    def pick(self, rows: Tensor, device: torch.device) -> Draft:
+        """Take some samples out of many."""
+        parts = (value[rows].to(device) for value in vars(self).values())
+        return Draft(*(part if part.dtype == torch.bool else part.float() for part in parts))
+
+
+@torch.no_grad()
+def make_draft(
+    model: WorldModel, clips: LatentClips, count: int, samples: SamplesConfig, rng: np.random.Generator
+) -> Draft:
+    """Draw a batch and let the generator imagine it as the world does.
+
+    Args:
+        model: World model whose generator is trained.
+        clips: Encoded clips.
+        count: Batch size B.
+        samples: How samples are drawn.
+        rng: Source of all chance.
+
+    Returns:
+        The batch, on the model's device.
+    """
+    sample = draw_sample(clips, count, samples, rng)
+    task = make_task(model, sample, rng, from_noise=0.0)
+    device = model.device
+    read: MemoryRead = sample.read.to(device)
+    lens = clips.intrinsics.expand(count, 1, 3, 3).to(device)
+    return Draft(
+        _imagine(model, task).float(),
+        read.mask,
+        view_geometry(model.config.memory, read, sample.pose.to(device), lens),
+        task.target,
+    )
+
+
+def make_drafts(
+    model: WorldModel, clips: LatentClips, count: int, batch_size: int, samples: SamplesConfig, seed: int
+) -> Draft:
+    """Draw many drafts once, in 16 bit on the CPU: drawing one costs as much as half a step of training.
+
+    Args:
+        model: World model whose generator is trained.
+        clips: Encoded clips.
+        count: Least number of drafts.
+        batch_size: Drafts drawn together.
+        samples: How samples are drawn.
+        seed: Seeds every batch.
+
+    Returns:
+        The drafts.
+    """
+    batches = []
+    for index in tqdm(range(-(-count // batch_size)), desc="drafts", mininterval=5.0):
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            draft = make_draft(model, clips, batch_size, samples, np.random.default_rng([seed, 1, index]))
+        batches.append(
+            [value if value.dtype == torch.bool else value.half() for value in vars(draft).values()]
+        )
+    return Draft(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+
+def _imagine(model: WorldModel, task: Task) -> Tensor:
+    def velocity(noisy: Tensor, sigma: Tensor) -> Tensor:
+        flow: Tensor = model.generator(
+            noisy, sigma, task.context, task.preceding, task.references, task.condition
+        )
+        return flow
+
+    patch = model.config.generator.patch_hw
+    return draw_latents(velocity, task.start, task.fraction, patch, model.config.sampler)
+
+
+def refine_loss(module: nn.Module, draft: Draft, share: Tensor, noise: Tensor) -> Tensor:
+    """Squared error of what noisy latents come from, over unknown cells, by what the noise leaves open.
+
+    Args:
+        module: The refiner, perhaps wrapped for several processes.
+        draft: B samples.
+        share: Shares of noise, [B, 1, 1, 1].
+        noise: Standard normal noise, [B, 1, C, h, w].
+
+    Returns:
+        Scalar.
+    """
+    target, known = draft.target.flatten(0, 1), draft.known.flatten(0, 1)[:, None]
+    noisy = torch.lerp(target, noise.flatten(0, 1), share)
+    told = module(noisy, share, draft.latents.flatten(0, 1), known, draft.geometry)
+    open_, unknown = output_scales(share)[1], (~known).float()
+    return cell_error((told / open_)[:, None], (target / open_)[:, None], unknown[:, None])
+
+
+def train_refine(
+    model: WorldModel,
+    clips: LatentClips,
+    held_out: LatentClips,
+    config: StageConfig,
+    out: Path,
+    samples: SamplesConfig | None = None,
+) -> None:
+    """Train the refiner in place.
+
+    Args:
+        model: World model whose earlier stages are trained.
+        clips: Encoded training clips.
+        held_out: Encoded validation clips, for the log only.
+        config: Length and rate.
+        out: Folder of the run.
+        samples: How samples are drawn.
+    """
+    drawn = samples if samples is not None else SamplesConfig()
+    model.requires_grad_(False)
+    model.refiner.requires_grad_(True)
+    count = min(DRAFTS, config.steps * config.batch_size)
+    drafts = make_drafts(model, clips, count, config.batch_size, drawn, config.seed)
+
+    def batch_loss(module: nn.Module) -> BatchLoss:
+        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+            rows = torch.from_numpy(rng.integers(len(drafts.known), size=config.batch_size))
+            draft = drafts.pick(rows, model.device)
+            share = LEAST_SHARE + (1.0 - LEAST_SHARE) * rng.random((config.batch_size, 1, 1, 1))
+            noise = rng.standard_normal(draft.target.shape, dtype=np.float32)
+            parts = (torch.from_numpy(part).float().to(model.device) for part in (share, noise))
+            return refine_loss(module, draft, *parts), {}
+
+        return loss
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        error = draft_error = cells = 0.0
+        steps = [0.0, 0.0]
+        for index in range(VALIDATION_BATCHES):
+            rng = np.random.default_rng([7, index])
+            with torch.autocast(model.device.type, dtype=torch.bfloat16):
+                draft = make_draft(model, held_out, config.batch_size, drawn, rng)
+                noise = rng.standard_normal(draft.target.shape, dtype=np.float32)
+                made = model.refiner.refine(
+                    draft.latents,
+                    draft.known,
+                    draft.geometry,
+                    torch.from_numpy(noise).to(model.device),
+                    model.config.sampler.refine_steps,
+                )
+            imagined = (~draft.known)[:, :, None].float()
+            share = float(imagined.sum())
+            error += share * float(cell_error(made, draft.target, imagined))
+            draft_error += share * float(cell_error(draft.latents, draft.target, imagined))
+            cells += share
+            both = imagined[..., 1:] * imagined[..., :-1]
+            for place, latents in enumerate((made, draft.target)):
+                steps[place] += float((latents.diff(dim=-1).square() * both).sum())
+        return {
+            "validation_draft": draft_error / max(cells, 1.0),
+            "validation_imagined": error / max(cells, 1.0),
+            "validation_contrast": steps[0] / max(steps[1], 1e-6),
+        }
+
+    model.refiner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run_stage("refine", model.refiner, batch_loss, config, out, validate)
+    model.requires_grad_(False)

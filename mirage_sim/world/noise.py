@@ -1,0 +1,39 @@
+"""Noise: what a world draws from. It belongs to the world's seed and to the view, not to the time.
+
+So the same view of the same place is drawn alike whenever it is looked at, also where nothing can be
+remembered, as at the edges of things. Source: ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+SAME = 1e-3
+"""Metres, and entries of a rotation matrix, to which cameras are rounded to count as the same view."""
+
+
+def view_noise(
+    seed: int,
+    cam2world: Tensor,  # [T, 4, 4]
+    shape: tuple[int, ...],
+) -> Tensor:
+    """Draw standard normal noise for views of one world.
+
+    Args:
+        seed: The world's.
+        cam2world: Cameras.
+        shape: Of the noise for one view.
+
+    Returns:
+        float32 [T, *shape] on the CPU.
+    """
+    rounded = (cam2world[:, :3].double().cpu() / SAME).round().long()  # [T, 3, 4]
+    draws = []
+    for view in rounded:
+        digest = hashlib.blake2b(f"{seed} {view.flatten().tolist()}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
+        draws.append(torch.randn(shape, generator=generator))
+    return torch.stack(draws)
