@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mirage_sim.memory import MemoryRead
 from mirage_sim.model.refiner import output_scales
 from mirage_sim.model.sampler import sample as draw_latents
 from mirage_sim.model.world_model import WorldModel
@@ -67,7 +66,7 @@ def make_draft(
     sample = draw_sample(clips, count, samples, rng)
     task = make_task(model, sample, rng, from_noise=0.0)
     device = model.device
-    read: MemoryRead = sample.read.to(device)
+    read = sample.read.to(device)
     lens = clips.intrinsics.expand(count, 1, 3, 3).to(device)
     return Draft(
         _imagine(model, task).float(),
@@ -97,10 +96,9 @@ def make_drafts(
     for index in tqdm(range(-(-count // batch_size)), desc="drafts", mininterval=5.0):
         with torch.autocast(model.device.type, dtype=torch.bfloat16):
             draft = make_draft(model, clips, batch_size, samples, np.random.default_rng([seed, 1, index]))
-        batches.append(
-            [value if value.dtype == torch.bool else value.half() for value in vars(draft).values()]
-        )
-    return Draft(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+        parts = (part.cpu() for part in vars(draft).values())
+        batches.append([part if part.dtype == torch.bool else part.half() for part in parts])
+    return Draft(*(torch.cat(column) for column in zip(*batches, strict=True)))
 
 
 def _imagine(model: WorldModel, task: Task) -> Tensor:
@@ -168,7 +166,7 @@ def train_refine(
 
         return loss
 
-    def validate(module: nn.Module) -> dict[str, float]:
+    def validate(_: nn.Module) -> dict[str, float]:
         error = draft_error = cells = 0.0
         steps = [0.0, 0.0]
         for index in range(VALIDATION_BATCHES):
