@@ -1,7 +1,5 @@
 """Stage 1: the codec learns to rebuild frames from noisy latents; then its latents are normalised.
 
-Stage 9, at the end, trains its decoder alone once more: latents, and all that was learnt on them, stay.
-
 A share of the latents is moved and scaled before decoding, and must give the picture moved and scaled alike:
 the memory carries tokens from view to view, so latents should change with the view as a picture does.
 
@@ -11,16 +9,17 @@ Source: ours; the regularisation by moved latents follows EQ-VAE (arXiv 2502.095
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mirage_sim.evaluation.metrics import psnr
+from mirage_sim.evaluation.metrics import gradient_sums, psnr
 from mirage_sim.model.codec import EmbeddedCodec
 from mirage_sim.model.images import frames_to_tensor
-from mirage_sim.training.data import Array, Clips
+from mirage_sim.training.data import Clips
 from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
 
 CROP = 64  # pixels: four times cheaper than whole frames, and the network is convolutional
@@ -82,62 +81,82 @@ def move_first(pictures: Tensor, moves: Tensor) -> Tensor:
     return torch.cat([moved.to(pictures.dtype), pictures[len(moves) :]])
 
 
-def random_crops(rgb: Array, count: int, rng: np.random.Generator) -> Array:
-    """Cut `count` random crops from random frames of uint8 [E, T, H, W, 3], flipped half of the time."""
-    height, width = rgb.shape[2:4]
-    crops = []
-    for _ in range(count):
-        clip, frame = rng.integers(rgb.shape[0]), rng.integers(rgb.shape[1])
-        top, left = rng.integers(height - CROP + 1), rng.integers(width - CROP + 1)
-        crop = rgb[clip, frame, top : top + CROP, left : left + CROP]
-        crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
-    return np.stack(crops)
+def frames_on(clips: Clips, device: torch.device) -> Tensor:
+    """Give all frames, uint8 [E, T, H, W, 3], on a device."""
+    return torch.from_numpy(clips.rgb).to(device)
 
 
-def train_codec(
-    stage: str, codec: EmbeddedCodec, clips: Clips, held_out: Clips, config: StageConfig, out: Path
-) -> None:
+def random_images(frames: Tensor, count: int, rng: np.random.Generator) -> tuple[Tensor, torch.Generator]:
+    """Cut `count` random crops from random frames, flipped half of the time.
+
+    Args:
+        frames: uint8 [E, T, H, W, 3].
+        count: Number of crops B.
+        rng: Source of all chance.
+
+    Returns:
+        float32 [B, 3, 64, 64] in [-1, 1], and a generator on their device for whatever else is drawn.
+    """
+    clip, frame, top, left, flip = (
+        torch.from_numpy(rng.integers(limit, size=count)).to(frames.device)
+        for limit in (*frames.shape[:2], *(side - CROP + 1 for side in frames.shape[2:4]), 2)
+    )
+    offset = torch.arange(CROP, device=frames.device)
+    rows = top[:, None] + offset  # [B, 64]
+    columns = left[:, None] + torch.where(flip[:, None] > 0, CROP - 1 - offset, offset)
+    crops = frames[clip[:, None, None], frame[:, None, None], rows[:, :, None], columns[:, None]]
+    images = crops.movedim(-1, -3).float().div_(127.5).sub_(1.0)
+    chance = torch.Generator(frames.device).manual_seed(int(rng.integers(2**62)))
+    return images.contiguous(memory_format=torch.channels_last), chance
+
+
+@torch.no_grad()
+def validation_figures(codec: EmbeddedCodec, held_out: Clips) -> dict[str, float]:
+    """PSNR of some held-out frames, and their gradient energy over the truth's."""
+    picked = held_out.rgb[:, :: max(1, held_out.rgb.shape[1] // 2)].reshape(-1, *held_out.rgb.shape[2:])[:32]
+    truth = frames_to_tensor(picked, codec.latent_mean.device)
+    with torch.autocast(truth.device.type, dtype=torch.bfloat16):
+        rebuilt = codec.autoencoder(truth).sample.float().clamp(-1, 1)
+    everywhere = torch.ones_like(truth[:, 0], dtype=torch.bool)
+    energies = [float(gradient_sums(images, everywhere)[0].sum()) for images in (rebuilt, truth)]
+    return {
+        "validation_psnr": float(psnr(rebuilt, truth).mean()),
+        "validation_sharpness": energies[0] / energies[1],
+    }
+
+
+def train_codec(codec: EmbeddedCodec, clips: Clips, held_out: Clips, config: StageConfig, out: Path) -> None:
     """Train `codec` in place.
 
     Args:
-        stage: "codec" trains all of it, "decoder" leaves the encoder as it is.
         codec: Network to train.
         clips: Training clips.
         held_out: Validation clips, for the log only.
         config: Length and rate.
         out: Folder of the run.
     """
-    whole = stage == "codec"
-    codec.requires_grad_(whole)
-    codec.autoencoder.decoder.requires_grad_(True)
-    picked = held_out.rgb[:, :: max(1, held_out.rgb.shape[1] // 2)].reshape(-1, *held_out.rgb.shape[2:])[:32]
-    validation = frames_to_tensor(picked)
+    codec.requires_grad_(True)
+    device = codec.latent_mean.device
+    pictures = frames_on(clips, device)
 
     def batch_loss(module: nn.Module) -> BatchLoss:
-        device = next(module.parameters()).device
-
-        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-            crops = random_crops(clips.rgb, config.batch_size, rng)
-            images = frames_to_tensor(crops, device).contiguous(memory_format=torch.channels_last)
+        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
+            images, chance = random_images(pictures, config.batch_size, rng)
             side = CROP // codec.spatial_stride
-            moves = random_moves(round(MOVED * config.batch_size) if whole else 0, side, rng)
-            noise = rng.standard_normal((config.batch_size, codec.channels, side, side), dtype=np.float32)
-            rebuilt = module(images, torch.from_numpy(noise).to(device), moves)
+            moves = random_moves(round(MOVED * config.batch_size), side, rng)
+            size = (config.batch_size, codec.channels, side, side)
+            noise = torch.randn(size, generator=chance, device=device)
+            rebuilt = module(images, noise, moves)
             return reconstruction_loss(rebuilt, move_first(images, moves)), {}
 
         return loss
 
-    def validate(module: nn.Module) -> dict[str, float]:
-        device = next(module.parameters()).device
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            rebuilt = module(validation.to(device), torch.zeros(1, device=device), torch.zeros(0, 2, 3))
-        return {"validation_psnr": float(psnr(rebuilt.float().clamp(-1, 1).cpu(), validation).mean())}
-
     codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run_stage(stage, _Autoencode(codec), batch_loss, config, out, validate)
+    run_stage(
+        "codec", _Autoencode(codec), batch_loss, config, out, lambda _: validation_figures(codec, held_out)
+    )
     codec.requires_grad_(False)
-    if whole:
-        _normalise(codec, clips)
+    _normalise(codec, clips)
 
 
 def _normalise(codec: EmbeddedCodec, clips: Clips) -> None:

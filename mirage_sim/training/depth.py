@@ -49,20 +49,19 @@ def train_depth(
         out: Folder of the run.
     """
     samples = replace(SamplesConfig(), memory_dropout=NO_MEMORY, sky_depth=0.0)  # the sky tells no depth
-    device = model.device
+    device = clips.latents.device
 
     def predict(module: nn.Module, sample: Sample, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         shape = sample.target[:, 0].shape
         level = LATENT_NOISE * rng.random((shape[0], 1, 1, 1), dtype=np.float32)
-        noise = torch.from_numpy(level * rng.standard_normal(tuple(shape), dtype=np.float32))
-        latents, geometry = head_inputs(sample, clips.intrinsics, noise)
-        said: tuple[Tensor, Tensor, Tensor] = module(latents.to(device), geometry.to(device))
+        noise = torch.from_numpy(level * rng.standard_normal(tuple(shape), dtype=np.float32)).to(device)
+        said: tuple[Tensor, Tensor, Tensor] = module(*head_inputs(sample, clips.intrinsics, noise))
         return said
 
     def batch_loss(module: nn.Module) -> BatchLoss:
         def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
             sample = draw_sample(clips, config.batch_size, samples, rng)
-            return depth_loss(predict(module, sample, rng), sample.depth[:, 0].to(device)), {}
+            return depth_loss(predict(module, sample, rng), sample.depth[:, 0]), {}
 
         return loss
 
@@ -71,7 +70,7 @@ def train_depth(
         for name, share in (("with_memory", 0.0), ("alone", 1.0)):
             rng = np.random.default_rng(7)
             sample = draw_sample(held_out, 64, replace(samples, memory_dropout=share), rng)
-            log_depth = predict(module, sample, rng)[0].cpu()
+            log_depth = predict(module, sample, rng)[0]
             truth = sample.depth[:, 0]
             relative = ((log_depth.exp() - truth).abs() / truth.clamp(min=0.05))[truth > 0]
             figures[f"validation_{name}"] = float(relative.median())

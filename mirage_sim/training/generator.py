@@ -66,22 +66,22 @@ def make_task(
 
     Args:
         model: Settings and device.
-        sample: The batch.
+        sample: The batch, on the model's device.
         rng: Source of all chance.
         memory: Whether the branch sees the memory; without, the backbone stands alone.
         from_noise: Share of samples whose known cells start at noise, too.
 
     Returns:
-        The task, on the model's device.
+        The task.
     """
-    device = model.device
+    device = sample.target.device
     settings = model.config
-    chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    target = sample.target.to(device)
-    noise = torch.randn(target.shape, generator=chance).to(device)
-    read = sample.read.to(device)
+    chance = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    target, read = sample.target, sample.read
+    noise = torch.randn(target.shape, generator=chance, device=device)
     fraction = start_fraction(read, settings.sampler.known_fraction)  # [B, 1, h, w]
-    whole = torch.rand(len(target), 1, 1, 1, generator=chance).to(device) < (from_noise if memory else 1.0)
+    share = from_noise if memory else 1.0
+    whole = torch.rand(len(target), 1, 1, 1, generator=chance, device=device) < share
     fraction = torch.where(whole, 1.0, fraction)
     told = settings.extras and rng.random() >= NO_EXTRAS
     condition = build_condition(read, told)
@@ -91,9 +91,9 @@ def make_task(
         target=target,
         start=flow_start(carried, noise, fraction),
         fraction=fraction,
-        context=motion_context(sample.pose, sample.preceding_pose, settings.generator.context_dim).to(device),
-        preceding=sample.preceding.to(device) if sample.preceding is not None else None,
-        references=sample.references.to(device) if sample.references is not None and memory else None,
+        context=motion_context(sample.pose, sample.preceding_pose, settings.generator.context_dim),
+        preceding=sample.preceding,
+        references=sample.references if memory else None,
         condition=condition if memory else None,
     )
 

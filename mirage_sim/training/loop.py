@@ -24,7 +24,7 @@ from tqdm import tqdm
 from mirage_sim.errors import FileFormatError, InputError
 
 VALIDATION_BATCHES = 6
-BatchLoss = Callable[[np.random.Generator], tuple[Tensor, dict[str, float]]]
+BatchLoss = Callable[[np.random.Generator], tuple[Tensor, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class StageConfig:
         warmup: Steps of warm-up.
         weight_decay: AdamW's.
         clip: Largest gradient norm.
+        betas: AdamW's decays of the mean gradient and of its square.
         ema: Decay of the averaged weights that are exported.
         seed: Seeds every batch.
         checkpoint_seconds: Time between two checkpoints.
@@ -51,6 +52,7 @@ class StageConfig:
     warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.99)
     ema: float = 0.998
     seed: int = 0
     checkpoint_seconds: float = 120.0
@@ -119,10 +121,14 @@ def run_stage(
     accelerator = Accelerator(mixed_precision="bf16")
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        groups or trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        groups or trained,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=config.betas,
+        fused=accelerator.device.type == "cuda",
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
-    ema = EMAModel(trained, decay=config.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    ema = EMAModel(trained, decay=config.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True)
     module.to(accelerator.device)
     ema.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
@@ -132,7 +138,7 @@ def run_stage(
     wrapped.train()
     saved_at = time.monotonic()
     progress = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=name, mininterval=5.0)
-    history: list[float] = []
+    history: list[Tensor] = []  # waiting for every loss would stall an accelerator
     for step in progress:
         rng = np.random.default_rng([config.seed, step, accelerator.process_index])
         with accelerator.autocast():
@@ -143,15 +149,15 @@ def run_stage(
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
         ema.step(trained)
-        history.append(float(loss.detach()))
+        history.append(loss.detach())
         last = step + 1 == config.steps
         if accelerator.is_main_process and (last or (step + 1) % config.log_every == 0):
             line: dict[str, Any] = {
                 "step": step + 1,
-                "loss": float(np.mean(history)),
+                "loss": float(torch.stack(history).mean()),
                 "gradient": float(norm),
             }
-            line |= figures
+            line |= {key: float(value) for key, value in figures.items()}
             history.clear()
             if validate is not None and (last or (step + 1) % config.validate_every == 0):
                 line |= _validate_averaged(validate, module, ema, trained)

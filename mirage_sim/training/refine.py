@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mirage_sim.evaluation.metrics import frechet_distance
 from mirage_sim.model.refiner import output_scales
 from mirage_sim.model.sampler import sample as draw_latents
 from mirage_sim.model.world_model import WorldModel
@@ -22,7 +23,8 @@ from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample
 from mirage_sim.world.views import view_geometry
 
 LEAST_SHARE = 0.1  # share of noise below which nothing is left to learn
-DRAFTS = 20_480  # samples that the steps pick from
+DRAFTS_PER_FRAME = 2 / 3  # samples that the steps pick from, by the number of frames recorded
+VALIDATION_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class Draft:
     geometry: Tensor
     target: Tensor
 
-    def pick(self, rows: Tensor, device: torch.device) -> Draft:
+    def pick(self, rows: Tensor) -> Draft:
         """Take some samples out of many."""
-        parts = (value[rows].to(device) for value in vars(self).values())
+        parts = (value[rows] for value in vars(self).values())
         return Draft(*(part if part.dtype == torch.bool else part.float() for part in parts))
 
 
@@ -65,13 +67,11 @@ def make_draft(
     """
     sample = draw_sample(clips, count, samples, rng)
     task = make_task(model, sample, rng, from_noise=0.0)
-    device = model.device
-    read = sample.read.to(device)
-    lens = clips.intrinsics.expand(count, 1, 3, 3).to(device)
+    lens = clips.intrinsics.expand(count, 1, 3, 3)
     return Draft(
         _imagine(model, task).float(),
-        read.mask,
-        view_geometry(model.config.memory, read, sample.pose.to(device), lens),
+        sample.read.mask,
+        view_geometry(model.config.memory, sample.read, sample.pose, lens),
         task.target,
     )
 
@@ -79,7 +79,7 @@ def make_draft(
 def make_drafts(
     model: WorldModel, clips: LatentClips, count: int, batch_size: int, samples: SamplesConfig, seed: int
 ) -> Draft:
-    """Draw many drafts once, in 16 bit on the CPU: drawing one costs as much as half a step of training.
+    """Draw many drafts once, in 16 bit: drawing one costs as much as half a step of training.
 
     Args:
         model: World model whose generator is trained.
@@ -96,9 +96,21 @@ def make_drafts(
     for index in tqdm(range(-(-count // batch_size)), desc="drafts", mininterval=5.0):
         with torch.autocast(model.device.type, dtype=torch.bfloat16):
             draft = make_draft(model, clips, batch_size, samples, np.random.default_rng([seed, 1, index]))
-        parts = (part.cpu() for part in vars(draft).values())
+        parts = vars(draft).values()
         batches.append([part if part.dtype == torch.bool else part.half() for part in parts])
     return Draft(*(torch.cat(column) for column in zip(*batches, strict=True)))
+
+
+def pool_size(clips: LatentClips, config: StageConfig) -> int:
+    """Count of drafts worth drawing: no more than there are steps for."""
+    return min(int(DRAFTS_PER_FRAME * clips.depth[..., 0, 0].numel()), config.steps * config.batch_size)
+
+
+def pick_drafts(drafts: Draft, count: int, rng: np.random.Generator) -> tuple[Draft, torch.Generator]:
+    """Pick a batch, and make a generator on its device for whatever else is drawn for it."""
+    device = drafts.target.device
+    rows = torch.from_numpy(rng.integers(len(drafts.known), size=count)).to(device)
+    return drafts.pick(rows), torch.Generator(device).manual_seed(int(rng.integers(2**62)))
 
 
 def _imagine(model: WorldModel, task: Task) -> Tensor:
@@ -131,6 +143,52 @@ def refine_loss(module: nn.Module, draft: Draft, share: Tensor, noise: Tensor) -
     return cell_error((told / open_)[:, None], (target / open_)[:, None], unknown[:, None])
 
 
+@torch.no_grad()
+def imagined_figures(
+    model: WorldModel, held_out: LatentClips, samples: SamplesConfig, count: int, steps: int
+) -> dict[str, float]:
+    """Judge what the refiner makes of unknown cells of held-out samples.
+
+    Args:
+        model: World model.
+        held_out: Encoded validation clips.
+        samples: How samples are drawn.
+        count: Samples a batch.
+        steps: Passes of the refiner.
+
+    Returns:
+        Mean squared error of the draft and of what was made of it, squared steps from cell to cell over the
+        truth's, and Fréchet distance of single cells.
+    """
+    error = draft_error = cells = 0.0
+    squares = [0.0, 0.0]
+    features: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for index in range(VALIDATION_BATCHES):
+        rng = np.random.default_rng([7, index])
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            draft = make_draft(model, held_out, count, samples, rng)
+            noise = torch.from_numpy(rng.standard_normal(draft.target.shape, dtype=np.float32))
+            made = model.refiner.refine(
+                draft.latents, draft.known, draft.geometry, noise.to(draft.target.device), steps
+            )
+        imagined = (~draft.known)[:, :, None].float()
+        share = float(imagined.sum())
+        error += share * float(cell_error(made, draft.target, imagined))
+        draft_error += share * float(cell_error(draft.latents, draft.target, imagined))
+        cells += share
+        both = imagined[..., 1:] * imagined[..., :-1]
+        for place, latents in enumerate((made, draft.target)):
+            squares[place] += float((latents.diff(dim=-1).square() * both).sum())
+            features[place].append(latents.movedim(2, -1)[~draft.known].cpu())
+    distance = frechet_distance(torch.cat(features[0]), torch.cat(features[1])) if cells > 1 else 0.0
+    return {
+        "validation_draft": draft_error / max(cells, 1.0),
+        "validation_imagined": error / max(cells, 1.0),
+        "validation_contrast": squares[0] / max(squares[1], 1e-6),
+        "validation_frechet": distance,
+    }
+
+
 def train_refine(
     model: WorldModel,
     clips: LatentClips,
@@ -152,48 +210,19 @@ def train_refine(
     drawn = samples if samples is not None else SamplesConfig()
     model.requires_grad_(False)
     model.refiner.requires_grad_(True)
-    count = min(DRAFTS, config.steps * config.batch_size)
-    drafts = make_drafts(model, clips, count, config.batch_size, drawn, config.seed)
+    drafts = make_drafts(model, clips, pool_size(clips, config), config.batch_size, drawn, config.seed)
 
     def batch_loss(module: nn.Module) -> BatchLoss:
         def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-            rows = torch.from_numpy(rng.integers(len(drafts.known), size=config.batch_size))
-            draft = drafts.pick(rows, model.device)
-            share = LEAST_SHARE + (1.0 - LEAST_SHARE) * rng.random((config.batch_size, 1, 1, 1))
-            noise = rng.standard_normal(draft.target.shape, dtype=np.float32)
-            parts = (torch.from_numpy(part).float().to(model.device) for part in (share, noise))
-            return refine_loss(module, draft, *parts), {}
+            draft, chance = pick_drafts(drafts, config.batch_size, rng)
+            share = torch.rand(len(draft.known), 1, 1, 1, generator=chance, device=chance.device)
+            noise = torch.randn(draft.target.shape, generator=chance, device=chance.device)
+            return refine_loss(module, draft, LEAST_SHARE + (1.0 - LEAST_SHARE) * share, noise), {}
 
         return loss
 
     def validate(_: nn.Module) -> dict[str, float]:
-        error = draft_error = cells = 0.0
-        steps = [0.0, 0.0]
-        for index in range(VALIDATION_BATCHES):
-            rng = np.random.default_rng([7, index])
-            with torch.autocast(model.device.type, dtype=torch.bfloat16):
-                draft = make_draft(model, held_out, config.batch_size, drawn, rng)
-                noise = rng.standard_normal(draft.target.shape, dtype=np.float32)
-                made = model.refiner.refine(
-                    draft.latents,
-                    draft.known,
-                    draft.geometry,
-                    torch.from_numpy(noise).to(model.device),
-                    model.config.sampler.refine_steps,
-                )
-            imagined = (~draft.known)[:, :, None].float()
-            share = float(imagined.sum())
-            error += share * float(cell_error(made, draft.target, imagined))
-            draft_error += share * float(cell_error(draft.latents, draft.target, imagined))
-            cells += share
-            both = imagined[..., 1:] * imagined[..., :-1]
-            for place, latents in enumerate((made, draft.target)):
-                steps[place] += float((latents.diff(dim=-1).square() * both).sum())
-        return {
-            "validation_draft": draft_error / max(cells, 1.0),
-            "validation_imagined": error / max(cells, 1.0),
-            "validation_contrast": steps[0] / max(steps[1], 1e-6),
-        }
+        return imagined_figures(model, held_out, drawn, config.batch_size, VALIDATION_STEPS)
 
     model.refiner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run_stage("refine", model.refiner, batch_loss, config, out, validate)

@@ -58,15 +58,14 @@ def train_resample(
     """
     samples = replace(SamplesConfig(), memory_dropout=0.0)
     clips = replace(clips, redrawn=clips.latents.clone())
-    device = model.device
 
     def batch_loss(module: nn.Module) -> BatchLoss:
         def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
             sample = draw_sample(clips, config.batch_size, samples, rng)
             told = model.config.extras and rng.random() >= NO_EXTRAS
-            drawn = module(build_condition(sample.read, told).to(device))
-            keep_drawn(clips, sample, drawn.detach().cpu())
-            return known_error(drawn, sample.target.to(device), sample.read.to(device)), {}
+            drawn = module(build_condition(sample.read, told))
+            keep_drawn(clips, sample, drawn.detach())
+            return known_error(drawn, sample.target, sample.read), {}
 
         return loss
 
@@ -74,8 +73,8 @@ def train_resample(
         errors = []
         for index in range(VALIDATION_BATCHES):
             sample = draw_sample(held_out, config.batch_size, samples, np.random.default_rng([7, index]))
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                drawn = module(build_condition(sample.read, model.config.extras).to(device)).cpu()
+            with torch.autocast(model.device.type, dtype=torch.bfloat16):
+                drawn = module(build_condition(sample.read, model.config.extras))
             found = (
                 known_error(latents, sample.target, sample.read) for latents in (drawn, sample.read.latents)
             )

@@ -80,6 +80,12 @@ class LatentClips:
     intrinsics: Tensor
     redrawn: Tensor | None = None
 
+    def to(self, device: torch.device) -> LatentClips:
+        """Move everything; batches are drawn where the clips are."""
+        return LatentClips(
+            *(part.to(device) if part is not None else None for part in vars(self).values())  # type: ignore[arg-type]
+        )
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -171,10 +177,11 @@ def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.r
         rng: Source of all chance.
 
     Returns:
-        The batch, on the CPU.
+        The batch, on the clips' device.
     """
     clips_count, length = clips.latents.shape[:2]
-    chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    device = clips.latents.device
+    chance = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     row = rng.integers(clips_count, size=count)
     stride = rng.integers(1, config.largest_stride + 1, size=count)
     frame = rng.integers(config.largest_stride, length, size=count)
@@ -190,52 +197,52 @@ def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.r
     if frames_kept > 1:
         others[again, 0] = frame[again]
     alone = bool(rng.random() < config.memory_dropout)
-    history = torch.from_numpy(np.concatenate([others, before[:, None]], axis=1))  # [B, K], oldest first
-    rows = torch.from_numpy(row)
+    numbers = (row, frame, np.concatenate([others, before[:, None]], axis=1))  # oldest first
+    rows, frames, history = (torch.from_numpy(part).to(device) for part in numbers)  # [B], [B], [B, K]
 
-    target = clips.latents[rows, torch.from_numpy(frame)].float()[:, None]
-    pose = clips.cam2world[rows, torch.from_numpy(frame)][:, None]
+    target = clips.latents[rows, frames].float()[:, None]
+    pose = clips.cam2world[rows, frames][:, None]
     kept = clips.latents[rows[:, None], history].float()  # [B, K, C, h, w]
     if clips.redrawn is not None:
         again_drawn = clips.redrawn[rows[:, None], history].float()
-        chosen = torch.rand(count, frames_kept, 1, 1, 1, generator=chance) < config.redrawn
+        chosen = torch.rand(count, frames_kept, 1, 1, 1, generator=chance, device=device) < config.redrawn
         kept = torch.where(chosen, again_drawn, kept)
     poses = clips.cam2world[rows[:, None], history]  # [B, K, 4, 4]
     depth = clips.depth[rows[:, None], history]  # [B, K, h, w]
 
     def amount(largest: float, *shape: int) -> Tensor:
-        return largest * torch.rand(shape, generator=chance)
+        return largest * torch.rand(shape, generator=chance, device=device)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=chance, device=device)
 
     preceding = None
     if alone:
-        noise = torch.randn(target.shape, generator=chance)
+        noise = normal(*target.shape)
         preceding = kept[:, -1:] + amount(config.preceding_noise, count, 1, 1, 1, 1) * noise
     # the target itself is held as it is: what is read exactly is to stay
-    worn = (history != torch.from_numpy(frame)[:, None])[..., None, None, None].float()
-    noise = torch.randn(kept.shape, generator=chance)
-    stored = kept + worn * amount(config.token_noise, count, 1, 1, 1, 1) * noise
-    scale = torch.randn(count, frames_kept, 1, 1, generator=chance) + torch.randn(
-        depth.shape, generator=chance
-    )
+    worn = (history != frames[:, None])[..., None, None, None].float()
+    stored = kept + worn * amount(config.token_noise, count, 1, 1, 1, 1) * normal(*kept.shape)
+    scale = normal(count, frames_kept, 1, 1) + normal(*depth.shape)
     depth = torch.where(depth > 0, depth, config.sky_depth)
     there = on_surface(depth, config.edge_threshold)
     depth = depth * torch.exp(config.depth_noise * scale)
-    left_out = amount(config.missing, count, 1, 1, 1) * (torch.rand(count, 1, 1, 1, generator=chance) < 0.5)
-    there &= torch.rand(depth.shape, generator=chance) >= left_out
+    left_out = amount(config.missing, count, 1, 1, 1) * (amount(1.0, count, 1, 1, 1) < 0.5)
+    there &= amount(1.0, *depth.shape) >= left_out
     there &= not alone
     read = read_frames(stored, torch.where(there, depth, 0.0), poses, pose, clips.intrinsics)
     references = None
     if frames_kept > 1 and not alone and rng.random() < config.reference_share:
         references = stored[:, :1]
     return Sample(
-        (rows, torch.from_numpy(frame)),
+        (rows, frames),
         target,
         pose,
         preceding,
         poses[:, -1:],
         read,
         references,
-        clips.depth[rows, torch.from_numpy(frame)][:, None],
+        clips.depth[rows, frames][:, None],
     )
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from mirage_sim.errors import FileFormatError
-from mirage_sim.model.codec import EmbeddedCodec
 from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel, load_folder
+from mirage_sim.training.adversarial import train_adversarial
 from mirage_sim.training.codec import train_codec
 from mirage_sim.training.data import ClipsConfig, read_clips, record_clips
+from mirage_sim.training.decoder import train_decoder
 from mirage_sim.training.depth import train_depth
 from mirage_sim.training.generator import train_generator
 from mirage_sim.training.loop import StageConfig
@@ -36,6 +37,7 @@ STAGES = (
     "lora",
     "finetune",
     "refine",
+    "adversarial",
     "decoder",
     "export",
 )
@@ -60,7 +62,15 @@ SCHEDULES = {
     "lora": Schedule(300, 32, 5e-4, 150),
     "finetune": Schedule(1300, 32, 8e-4, 500),
     "refine": Schedule(6500, 32, 1e-3, 500),
+    "adversarial": Schedule(6000, 24, 5e-5, 500),
     "decoder": Schedule(3000, 16, 5e-4, 200),
+}
+
+ON_LATENTS = {
+    "depth": train_depth,
+    "resample": train_resample,
+    "refine": train_refine,
+    "adversarial": train_adversarial,
 }
 
 
@@ -123,21 +133,17 @@ def _train(args: argparse.Namespace, out: Path) -> None:
         seed=args.seed,
     )
     clips, held_out = read_clips(out / "clips", "train"), read_clips(out / "clips", "validation")
-    model = WorldModel() if args.stage == "codec" else load_trained(out / "model")
+    model = WorldModel().to(best_device()) if args.stage == "codec" else load_trained(out / "model")
     if args.stage in ("codec", "decoder"):
-        codec: EmbeddedCodec = model.codec
-        train_codec(args.stage, codec, clips, held_out, config, out)
+        train = train_codec if args.stage == "codec" else train_decoder
+        train(model.codec, clips, held_out, config, out)
         model.save(out / "model")
         return
-    encoded = encode_clips(model, clips, out / "train-latents.safetensors")
-    encoded_held_out = encode_clips(model, held_out, out / "validation-latents.safetensors")
+    encoded = encode_clips(model, clips, out / "train-latents.safetensors").to(model.device)
+    encoded_held_out = encode_clips(model, held_out, out / "validation-latents.safetensors").to(model.device)
     clips = replace(clips, rgb=clips.rgb[:0])  # the pictures are no longer needed
-    if args.stage == "depth":
-        train_depth(model, encoded, encoded_held_out, config, out)
-    elif args.stage == "resample":
-        train_resample(model, encoded, encoded_held_out, config, out)
-    elif args.stage == "refine":
-        train_refine(model, encoded, encoded_held_out, config, out)
+    if args.stage in ON_LATENTS:
+        ON_LATENTS[args.stage](model, encoded, encoded_held_out, config, out)
     else:
         train_generator(args.stage, model, encoded, encoded_held_out, config, out)
     model.save(out / "model")
@@ -145,5 +151,9 @@ def _train(args: argparse.Namespace, out: Path) -> None:
 
 def load_trained(folder: Path) -> WorldModel:
     """Load the model of a run in float32, to train it further."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_folder(folder).to(device)
+    return load_folder(folder).to(best_device())
+
+
+def best_device() -> str:
+    """Where training runs: a GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -53,7 +53,10 @@ def test_every_command_has_its_arguments(name: str, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     "words",
-    ["data", "codec", "depth", "backbone", "branch", "lora", "finetune", "refine", "decoder", "export"],
+    [
+        *("data", "codec", "depth", "resample", "backbone", "branch", "lora", "finetune", "refine"),
+        *("adversarial", "decoder", "export"),
+    ],
 )
 def test_training_stages_are_known(words: str) -> None:
     assert build_parser("train").parse_args(["train", words]).command == "train"

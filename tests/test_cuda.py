@@ -1,0 +1,79 @@
+"""What must hold on a GPU: the same read, the same worlds step by step, training that runs."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import mirage_sim  # noqa: F401  (registers the environment)
+from mirage_sim.geometry import from_yaw_pitch, rescale_intrinsics, yaw_sweep
+from mirage_sim.memory import SpatialMemory
+from mirage_sim.training.generator import train_generator
+from mirage_sim.training.loop import StageConfig
+from mirage_sim.training.samples import LatentClips
+from tests.models import tiny_world_model
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def turn(steps: int) -> torch.Tensor:
+    return yaw_sweep(from_yaw_pitch(torch.tensor([0.0, 0.0, 1.4]), torch.tensor(0.0)), 60.0, steps)
+
+
+def test_a_read_on_the_gpu_is_the_read_on_the_cpu():
+    model = tiny_world_model()
+    intrinsics = rescale_intrinsics(model.intrinsics(), 1 / 8)
+    poses = turn(6)
+    rng = torch.Generator().manual_seed(0)
+    reads = []
+    latents, depth = (
+        torch.randn(1, 6, 4, 16, 16, generator=rng),
+        2.0 + torch.rand(1, 6, 1, 1, generator=rng).expand(1, 6, 16, 16),
+    )
+    for device in ("cpu", "cuda", "cuda"):
+        memory = SpatialMemory(model.config.memory, 1, device)
+        for view in range(6):
+            memory.write(
+                latents[:, view : view + 1].to(device),
+                depth[:, view : view + 1].to(device),
+                poses[None, view : view + 1].to(device),
+                intrinsics.expand(1, 1, 3, 3).to(device),
+            )
+        reads.append(
+            memory.read(poses[None, 3:5].to(device), intrinsics.expand(1, 2, 3, 3).to(device), (16, 16))
+        )
+    for first, second in zip(vars(reads[1]).values(), vars(reads[2]).values(), strict=True):
+        assert torch.equal(first, second)
+    alike = (reads[0].mask == reads[1].mask.cpu()).float().mean()
+    assert float(alike) > 0.99
+    same = (reads[0].latents - reads[1].latents.cpu()).abs().amax(dim=2)[reads[0].mask] < 1e-3
+    assert float(same.float().mean()) > 0.97
+
+
+def test_an_environment_walks_on_the_gpu_and_finds_back():
+    env = gym.make("Mirage/Explore-v0", device="cuda", action_mode="discrete", observations=("rgb", "depth"))
+    first, _ = env.reset(seed=0)
+    frames = [env.step(action)[0]["rgb"] for action in (1, 1, 2, 2)]
+    env.unwrapped.reset(seed=0)
+    again = [env.step(action)[0]["rgb"] for action in (1, 1, 2, 2)]
+    assert all(np.array_equal(a, b) for a, b in zip(frames, again, strict=True))
+    apart = np.abs(frames[-1].astype(float) - first["rgb"].astype(float)).mean()
+    assert apart < 12.0
+    assert first["rgb"].std() > 10.0
+
+
+def test_a_stage_trains_on_the_gpu(tmp_path):
+    model = tiny_world_model().to("cuda")
+    rng = torch.Generator().manual_seed(0)
+    clips = LatentClips(
+        torch.randn(3, 12, 4, 4, 4, generator=rng).half(),
+        1.0 + 3.0 * torch.rand(3, 12, 4, 4, generator=rng),
+        turn(11).expand(3, -1, -1, -1),
+        rescale_intrinsics(model.intrinsics(), 1 / 8).cpu(),
+    ).to(torch.device("cuda"))
+    before = model.generator.backbone.proj_out.weight.clone()
+    train_generator("finetune", model, clips, clips, StageConfig(steps=3, batch_size=2, warmup=1), tmp_path)
+    assert not torch.equal(before, model.generator.backbone.proj_out.weight)
