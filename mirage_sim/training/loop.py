@@ -38,7 +38,6 @@ class StageConfig:
         warmup: Steps of warm-up.
         weight_decay: AdamW's.
         clip: Largest gradient norm.
-        betas: AdamW's decays of the mean gradient and of its square.
         ema: Decay of the averaged weights that are exported.
         seed: Seeds every batch.
         checkpoint_seconds: Time between two checkpoints.
@@ -52,7 +51,6 @@ class StageConfig:
     warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.99)
     ema: float = 0.998
     seed: int = 0
     checkpoint_seconds: float = 120.0
@@ -100,7 +98,6 @@ def run_stage(
     config: StageConfig,
     out: Path,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
-    groups: list[dict[str, Any]] | None = None,
 ) -> None:
     """Train the parameters of `module` that require gradients, resuming from `out` if it holds a checkpoint.
 
@@ -112,7 +109,6 @@ def run_stage(
         config: Length, rate, seed.
         out: Folder of the run.
         validate: Given the module with averaged weights, returns figures for the log.
-        groups: Parameter groups of the optimiser where parts are trained at rates of their own.
 
     Raises:
         FileFormatError: If the checkpoint belongs to another configuration of the stage.
@@ -121,10 +117,10 @@ def run_stage(
     accelerator = Accelerator(mixed_precision="bf16")
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        groups or trained,
+        trained,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
-        betas=config.betas,
+        betas=(0.9, 0.99),
         fused=accelerator.device.type == "cuda",
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))

@@ -16,11 +16,10 @@ import torch
 
 from mirage_sim.errors import FileFormatError
 from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel, load_folder
-from mirage_sim.training.adversarial import train_adversarial
 from mirage_sim.training.codec import train_codec
 from mirage_sim.training.data import ClipsConfig, read_clips, record_clips
-from mirage_sim.training.decoder import train_decoder
 from mirage_sim.training.depth import train_depth
+from mirage_sim.training.distil import train_distil
 from mirage_sim.training.generator import train_generator
 from mirage_sim.training.loop import StageConfig
 from mirage_sim.training.refine import train_refine
@@ -37,8 +36,7 @@ STAGES = (
     "lora",
     "finetune",
     "refine",
-    "adversarial",
-    "decoder",
+    "distil",
     "export",
 )
 
@@ -62,15 +60,14 @@ SCHEDULES = {
     "lora": Schedule(300, 32, 5e-4, 150),
     "finetune": Schedule(1300, 32, 8e-4, 500),
     "refine": Schedule(6500, 32, 1e-3, 500),
-    "adversarial": Schedule(6000, 24, 5e-5, 500),
-    "decoder": Schedule(3000, 16, 5e-4, 200),
+    "distil": Schedule(2500, 32, 3e-4, 250),
 }
 
 ON_LATENTS = {
     "depth": train_depth,
     "resample": train_resample,
     "refine": train_refine,
-    "adversarial": train_adversarial,
+    "distil": train_distil,
 }
 
 
@@ -134,9 +131,8 @@ def _train(args: argparse.Namespace, out: Path) -> None:
     )
     clips, held_out = read_clips(out / "clips", "train"), read_clips(out / "clips", "validation")
     model = WorldModel().to(best_device()) if args.stage == "codec" else load_trained(out / "model")
-    if args.stage in ("codec", "decoder"):
-        train = train_codec if args.stage == "codec" else train_decoder
-        train(model.codec, clips, held_out, config, out)
+    if args.stage == "codec":
+        train_codec(model.codec, clips, held_out, config, out)
         model.save(out / "model")
         return
     encoded = encode_clips(model, clips, out / "train-latents.safetensors").to(model.device)

@@ -55,7 +55,7 @@ def test_every_command_has_its_arguments(name: str, capsys: pytest.CaptureFixtur
     "words",
     [
         *("data", "codec", "depth", "resample", "backbone", "branch", "lora", "finetune", "refine"),
-        *("adversarial", "decoder", "export"),
+        *("distil", "export"),
     ],
 )
 def test_training_stages_are_known(words: str) -> None:
