@@ -61,6 +61,7 @@ def add_sampling_options(parser: argparse.ArgumentParser, *step_names: str) -> N
     group.add_argument("--known-fraction", type=float, help="share of noise in the start of known cells")
     group.add_argument("--refine-steps", type=int, help="passes through the refiner, 0 for none")
     group.add_argument("--references", type=int, help="earlier views that the generator sees")
+    group.add_argument("--glimpses", type=int, help="views whose cells without a place are kept, 0 for none")
     group.add_argument(
         "--no-extras", action="store_true", help="hide offset, scale, view and depth of what is read"
     )
@@ -78,6 +79,7 @@ def load_model(args: argparse.Namespace) -> WorldModel:
         args.references,
         not args.no_extras,
         args.refine_steps,
+        args.glimpses,
     )
 
 

@@ -129,6 +129,7 @@ def with_sampling(
     references: int | None = None,
     extras: bool = True,
     refine_steps: int | None = None,
+    glimpses: int | None = None,
 ) -> WorldModel:
     """Change how a model is run; what is left out stays as it is.
 
@@ -139,6 +140,7 @@ def with_sampling(
         references: Earlier views that the generator sees.
         extras: `False` hides offset, scale, view and depth from the condition.
         refine_steps: Passes through the refiner.
+        glimpses: Views whose cells without a place in space are kept.
 
     Returns:
         The model under these settings.
@@ -149,4 +151,6 @@ def with_sampling(
     changes: dict[str, Any] = {"sampler": sampler, "extras": model.config.extras and extras}
     if references is not None:
         changes["references"] = references
+    if glimpses is not None:
+        changes["memory"] = replace(model.config.memory, glimpses=glimpses)
     return model.with_settings(**changes)

@@ -39,6 +39,8 @@ class MemoryConfig:
         filter_edges: Drop tokens that fly between two surfaces.
         filter_free_space: Drop tokens in space that a keyframe looked through.
         keyframes: Which views are kept for the free-space filter and as references.
+        glimpses: Views per world at most whose imagined cells without a place in space are kept, to be shown
+            again to the same camera; a full ring replaces its oldest, 0 keeps none.
     """
 
     channels: int
@@ -56,6 +58,7 @@ class MemoryConfig:
     filter_edges: bool = True
     filter_free_space: bool = True
     keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)
+    glimpses: int = 64
 
     def is_sky(self, depth: Tensor) -> Tensor:
         """Tell which tokens stand for the sky.
@@ -74,6 +77,8 @@ class MemoryConfig:
         """Check the numbers; keyframes may come as a plain dict from JSON."""
         if isinstance(self.keyframes, dict):
             object.__setattr__(self, "keyframes", KeyframesConfig(**self.keyframes))
+        if self.glimpses < 0:
+            raise InputError(f"glimpses must be 0 or more views, got {self.glimpses}")
         if self.channels < 1:
             raise InputError(f"channels must be positive, got {self.channels}")
         if not self.sky_depth >= 0:

@@ -1,6 +1,8 @@
-"""Keyframes: a bounded ring of earlier views per world, kept for two steps of the method.
+"""Keyframes: a bounded ring of earlier views per world, kept for three steps of the method.
 
 The free-space filter asks them what they looked through, and the generator takes its references from them.
+A second, denser ring holds glimpses: cells that were shown but have no sure place in space, such as those at
+the edges of things, for when the same camera looks again.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ class Keyframes:
         channels: int,
         dtype: torch.dtype,
         device: torch.device,
+        name: str = "keyframes",
     ) -> None:
         """Make empty rings.
 
@@ -79,9 +82,10 @@ class Keyframes:
             channels: Latent channels C.
             dtype: Dtype of the kept latents.
             device: Where they live.
+            name: What messages call the ring.
         """
         self.config = config
-        self._channels, self._dtype = channels, dtype
+        self._channels, self._dtype, self._name = channels, dtype, name
         self._kept = torch.zeros(num_worlds, dtype=torch.int64, device=device)  # [B]
         self._views = self._make(num_worlds, 0, 0, device)
 
@@ -136,8 +140,10 @@ class Keyframes:
                     f"before, got {[height, width]}"
                 )
             self._views = self._make(count, height, width, self._kept.device)
-        new = self._is_new(cam2world)
+        new = ~self._alike(cam2world).any(dim=1)
         new = new if worlds is None else new & worlds
+        if not bool(new.any()):
+            return new
         ring = self._views
         slot = self._kept % self.config.count  # [B]
         rows = torch.arange(count, device=slot.device)
@@ -148,6 +154,20 @@ class Keyframes:
             part[rows, slot] = torch.where(chosen, value.to(part.dtype), part[rows, slot])
         self._kept += new
         return new
+
+    def find(self, cam2world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give the view kept from where cameras are.
+
+        Args:
+            cam2world: Cameras `[B, 4, 4]`.
+
+        Returns:
+            Boolean `[B]`, which worlds have one; its latents `[B, C, h, w]` and depth `[B, h, w]`,
+            meaningless where there is none.
+        """
+        alike = self._alike(cam2world)  # [B, K]
+        rows, place = torch.arange(len(alike), device=alike.device), alike.int().argmax(dim=1)
+        return alike.any(dim=1), self._views.latents[rows, place], self._views.depth[rows, place]
 
     def reset(self, worlds: Tensor) -> None:
         """Forget the views of some worlds.
@@ -167,7 +187,9 @@ class Keyframes:
         Returns:
             Independent rings of B' worlds.
         """
-        made = Keyframes(self.config, index.shape[0], self._channels, self._dtype, self._kept.device)
+        made = Keyframes(
+            self.config, index.shape[0], self._channels, self._dtype, self._kept.device, self._name
+        )
         made._kept = self._kept[index]
         made._views = KeyframeViews(*(part[index] for part in vars(self._views).values()))
         return made
@@ -230,25 +252,25 @@ class Keyframes:
         mine = self.state_dict()
         for name, shape in expected.items():
             if name not in state:
-                raise InputError(f"state must hold keyframes.{name}, got {sorted(state)}")
-            check_shape(f"keyframes.{name}", state[name], shape)
+                raise InputError(f"state must hold {self._name}.{name}, got {sorted(state)}")
+            check_shape(f"{self._name}.{name}", state[name], shape)
             if state[name].dtype != mine[name].dtype:
-                raise InputError(f"keyframes.{name} must be {mine[name].dtype}, got {state[name].dtype}")
+                raise InputError(f"{self._name}.{name} must be {mine[name].dtype}, got {state[name].dtype}")
         if state["latents"].shape[3:] != state["depth"].shape[2:]:
-            raise InputError("keyframes.depth must have the size of keyframes.latents")
+            raise InputError(f"{self._name}.depth must have the size of {self._name}.latents")
         device = self._kept.device
         moved = {name: state[name].to(device, copy=True) for name in expected}
         self._kept = moved.pop("kept")
         self._views = KeyframeViews(**moved)
 
-    def _is_new(self, cam2world: Tensor) -> Tensor:
-        """Tell which cameras `[B, 4, 4]` differ enough from all kept ones; `[B]`."""
+    def _alike(self, cam2world: Tensor) -> Tensor:
+        """Tell which kept views `[B, K]` cameras `[B, 4, 4]` do not differ from enough to be new."""
         kept = self._views.cam2world
         moved = kept[..., :3, 3] - cam2world[:, None, :3, 3]  # [B, K, 3]
         near = (moved * moved).sum(-1) < self.config.translation**2
         cosine = ((kept[..., :3, :3] * cam2world[:, None, :3, :3]).sum((-1, -2)) - 1) / 2  # [B, K]
         alike = cosine > math.cos(math.radians(min(self.config.rotation_deg, 180.0)))
-        return ~(near & alike & self._views.valid).any(dim=1)
+        return near & alike & self._views.valid
 
     def _make(self, num_worlds: int, height: int, width: int, device: torch.device) -> KeyframeViews:
         """Allocate empty rings."""

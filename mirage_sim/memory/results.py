@@ -55,7 +55,7 @@ class MemoryStats:
 
     Attributes:
         entries: int64 `[B]`, entries of every world.
-        bytes: int64 `[B]`, bytes of those entries and of the kept keyframes.
+        bytes: int64 `[B]`, bytes of those entries and of the kept keyframes and glimpses.
     """
 
     entries: Tensor

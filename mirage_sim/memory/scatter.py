@@ -23,7 +23,7 @@ FINER = 0.95
 """Footprint at writing over the present one below which an entry is finer than the view asks for."""
 
 _LITTLE = 0.5  # squared cells, the step in which scores are told apart where a choice is to last
-_LAST = 64.0  # squared cells, above the score of any entry that is coarser than asked for
+_ALIKE = 0.25  # octaves by which scales that differ count as alike there
 _UNTAKEN = torch.iinfo(torch.int64).max
 _SCORE_STEPS = float(2**20)
 _SCORE_LIMIT = float(2**30)
@@ -183,8 +183,8 @@ def choose(
         hw: Height and width in cells.
         scale_weight: Score of one unit of |log scale| in squared cells.
         lasting: Whether what a cell showed is to last when more has been written since: of scores that differ
-            by little the older entry's counts as the less, and a hit finer than the view asks for is taken
-            only where there is no other.
+            by little the older entry's counts as the less, and of the best hit finer than the view asks for
+            and the best of the others the older is taken.
 
     Returns:
         int64 `[B, T, h, w]`, index of the entry within its world, -1 for none.
@@ -201,16 +201,28 @@ def choose(
         focal = focal.index_select(0, camera)  # [M]
     ratio = footprint.reshape(-1).index_select(0, hits.row) * focal / hits.depth  # [M]
     du, dv = (part - part.floor() - 0.5 for part in (hits.u, hits.v))
-    score = du * du + dv * dv + (_LN2 * scale_weight) * _rough_log2(ratio).abs()
+    octaves = _rough_log2(ratio).abs()
     if lasting:
-        score = (score / _LITTLE).floor() * _LITTLE + _LAST * (ratio < FINER)
+        octaves = (octaves - _ALIKE).clamp(min=0.0)
+    score = du * du + dv * dv + (_LN2 * scale_weight) * octaves
+    if lasting:
+        score = (score / _LITTLE).floor() * _LITTLE
     steps = (score * _SCORE_STEPS).clamp(max=_SCORE_LIMIT).nan_to_num(nan=_SCORE_LIMIT).long()
     entry = hits.row % count if worlds > 1 else hits.row
-    best = torch.full((cells + 1,), _UNTAKEN, dtype=torch.int64, device=hits.cell.device)
-    best.scatter_reduce_(0, hits.cell, (steps << _INDEX_BITS) | entry, "amin")
-    best = best[:-1]
-    index = torch.where(best == _UNTAKEN, -1, best & ((1 << _INDEX_BITS) - 1))
-    return index.reshape(worlds, frames, height, width)
+    key = (steps << _INDEX_BITS) | entry
+
+    def best(cell: Tensor) -> Tensor:
+        least = torch.full((cells + 1,), _UNTAKEN, dtype=torch.int64, device=cell.device)
+        least.scatter_reduce_(0, cell, key, "amin")
+        return torch.where(least == _UNTAKEN, _UNTAKEN, least & ((1 << _INDEX_BITS) - 1))[:-1]
+
+    if lasting:
+        finer = ratio < FINER
+        classes = (hits.cell.masked_fill(finer, cells), hits.cell.masked_fill(~finer, cells))
+        index = torch.minimum(*(best(cell) for cell in classes))
+    else:
+        index = best(hits.cell)
+    return torch.where(index == _UNTAKEN, -1, index).reshape(worlds, frames, height, width)
 
 
 def _cell_in_frame(u: Tensor, v: Tensor, width: int) -> Tensor:

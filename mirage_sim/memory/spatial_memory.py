@@ -19,7 +19,7 @@ from mirage_sim.memory.checks import check_all_finite, check_cameras, world_list
 from mirage_sim.memory.config import DTYPES, MemoryConfig
 from mirage_sim.memory.entries import Entries
 from mirage_sim.memory.filters import free_space, in_range, on_surface
-from mirage_sim.memory.keyframes import Keyframes
+from mirage_sim.memory.keyframes import Keyframes, KeyframesConfig
 from mirage_sim.memory.results import MemoryRead, MemoryStats, WriteReport
 from mirage_sim.memory.store import load_state, save_state
 from mirage_sim.memory.surface import depth_slack, inside_surface
@@ -27,6 +27,7 @@ from mirage_sim.memory.tokens import lift_tokens
 from mirage_sim.memory.zbuffer import gather_tokens, match_surface, splat
 
 _KIND = "spatial_memory"
+_SAME_PLACE, _SAME_TURN_DEG = 2e-3, 0.2  # metres and degrees within which two cameras count as the same
 
 
 class SpatialMemory:
@@ -51,6 +52,8 @@ class SpatialMemory:
             num_worlds, config.channels, dtype, config.initial_capacity, config.max_capacity, self.device
         )
         self.keyframes = Keyframes(config.keyframes, num_worlds, config.channels, dtype, self.device)
+        same = KeyframesConfig(config.glimpses, _SAME_PLACE, _SAME_TURN_DEG)
+        self._glimpses = Keyframes(same, num_worlds, config.channels, dtype, self.device, "glimpses")
         self._clock = torch.zeros(num_worlds, dtype=torch.int64, device=self.device)  # [B]
 
     @torch.no_grad()
@@ -87,6 +90,37 @@ class SpatialMemory:
         return MemoryRead(latents, seen.mask, seen.depth, seen.offset, seen.log_scale, seen.view_cos)
 
     @torch.no_grad()
+    def recall(self, read: MemoryRead, cam2world: Tensor) -> MemoryRead:
+        """Put what the same cameras were shown, and what has no sure place in space, before what was read.
+
+        Args:
+            read: What `read` gave for these cameras.
+            cam2world: Target cameras `[B, T, 4, 4]`.
+
+        Returns:
+            The same with glimpses as if they had been read just as they were written.
+
+        Source: ours.
+        """
+        if self.config.glimpses == 0:
+            return read
+        found, latents, depth = (
+            torch.stack(parts, dim=1)
+            for parts in zip(*(self._glimpses.find(pose) for pose in cam2world.unbind(1)), strict=True)
+        )  # [B, T], [B, T, C, h, w], [B, T, h, w]
+        if not bool(found.any()):
+            return read
+        shown = found[..., None, None] & (depth > 0)
+        return MemoryRead(
+            latents=torch.where(shown[:, :, None], latents.float(), read.latents),
+            mask=read.mask | shown,
+            depth=torch.where(shown, depth, read.depth),
+            offset=torch.where(shown[:, :, None], 0.0, read.offset),
+            log_scale=torch.where(shown, 0.0, read.log_scale),
+            view_cos=torch.where(shown, 1.0, read.view_cos),
+        )
+
+    @torch.no_grad()
     def write(
         self,
         latents: Tensor,  # [B, T, C, h, w]
@@ -95,6 +129,7 @@ class SpatialMemory:
         intrinsics: Tensor,  # [B, T, 3, 3]
         keep_mask: Tensor | None = None,  # [B, T, h, w]
         worlds: Tensor | None = None,  # [B]
+        imagined: Tensor | None = None,  # [B, T, h, w]
     ) -> WriteReport:
         """Write latent frames, frame after frame, where they show what the memory does not hold as well.
 
@@ -108,6 +143,8 @@ class SpatialMemory:
             intrinsics: Intrinsics `[B, T, 3, 3]` in latent cells.
             keep_mask: Boolean `[B, T, h, w]`, tokens that may be written, for example those that do not move.
             worlds: Boolean `[B]`, worlds to write; others are left as they are.
+            imagined: Boolean `[B, T, h, w]`, cells that are to look the same to the same camera also where
+                they are not written, see `recall`; none if left out.
 
         Returns:
             Which tokens were written and how much surface they added.
@@ -160,6 +197,9 @@ class SpatialMemory:
             written[:, t] = fresh
             view = torch.where(trusted[:, t], depth[:, t], 0.0)
             self.keyframes.add(latents[:, t], view, cam2world[:, t], intrinsics[:, t], chosen)
+            if imagined is not None:
+                kept = torch.where(imagined[:, t] & ~fresh, depth[:, t].clamp(min=self.config.min_depth), 0.0)
+                self._glimpses.add(latents[:, t], kept, cam2world[:, t], intrinsics[:, t], chosen)
         return WriteReport(written=written, new_area=new_area.float())
 
     def reset(self, worlds: Tensor | None = None) -> None:
@@ -174,6 +214,7 @@ class SpatialMemory:
         chosen = world_mask(worlds, self.num_worlds, self.device)
         self._entries.clear(chosen.nonzero().flatten().tolist())
         self.keyframes.reset(chosen)
+        self._glimpses.reset(chosen)
         self._clock = torch.where(chosen, 0, self._clock)
 
     def fork(self, num_worlds_index: Sequence[int] | Tensor) -> SpatialMemory:
@@ -217,6 +258,7 @@ class SpatialMemory:
         to = torch.tensor(target, device=self.device)
         since = torch.tensor(origin, device=self.device)
         self.keyframes.assign(source.keyframes, since, to)
+        self._glimpses.assign(source._glimpses, since, to)
         self._entries.assign(source._entries, origin, target)
         self._clock[to] = source._clock[since]
 
@@ -227,7 +269,7 @@ class SpatialMemory:
             Tensors on the memory's device; entries of unused rows are zero.
         """
         state = {"clock": self._clock.clone()}
-        for part, tensors in (("entries", self._entries), ("keyframes", self.keyframes)):
+        for part, tensors in self._parts().items():
             state |= {f"{part}.{name}": value.clone() for name, value in tensors.state_dict().items()}
         return state
 
@@ -243,12 +285,11 @@ class SpatialMemory:
         if "clock" not in state:
             raise InputError(f"state must hold clock, got {sorted(state)}")
         check_shape("clock", state["clock"], [self.num_worlds])
-        parts = {
-            name: {key.removeprefix(name): value for key, value in state.items() if key.startswith(name)}
-            for name in ("entries.", "keyframes.")
-        }
-        self.keyframes.load_state_dict(parts["keyframes."])
-        self._entries.load_state_dict(parts["entries."])
+        for part, tensors in self._parts().items():
+            name = f"{part}."
+            tensors.load_state_dict(
+                {key.removeprefix(name): value for key, value in state.items() if key.startswith(name)}
+            )
         self._clock = state["clock"].to(self.device, copy=True)
 
     def save(self, folder: Path | str) -> None:
@@ -292,9 +333,14 @@ class SpatialMemory:
             One figure per world, on the CPU.
         """
         entries = torch.tensor(self._entries.used, dtype=torch.int64)
-        views = self.keyframes.views.valid.sum(dim=1).cpu()
-        size = entries * self._entries.bytes_per_entry + views * self.keyframes.bytes_per_view
+        size = entries * self._entries.bytes_per_entry
+        for ring in (self.keyframes, self._glimpses):
+            size = size + ring.views.valid.sum(dim=1).cpu() * ring.bytes_per_view
         return MemoryStats(entries=entries, bytes=size)
+
+    def _parts(self) -> dict[str, Keyframes | Entries]:
+        """What is saved beside the clock, by name."""
+        return {"keyframes": self.keyframes, "glimpses": self._glimpses, "entries": self._entries}
 
     def _filter(
         self, depth: Tensor, positions: Tensor, footprint: Tensor, allowed: Tensor

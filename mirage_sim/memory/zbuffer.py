@@ -7,8 +7,9 @@ Scatter passes over the entries, O(N), whose result does not depend on the order
 3. among those, or else among the entries close behind that nearest depth (the same surface), the one with
    the least score, packed with its index into one integer, so that equal scores go to the lowest index, that
    is to the oldest entry;
-4. so that a place looks the same when it has been seen from nearer in the meantime, scores that differ by
-   little count as equal, and entries finer than the present view asks for show only where no other does.
+4. so that a place looks the same when more has been written in the meantime, scores that differ by little
+   count as equal, and of the best entry finer than the present view asks for and the best of the others the
+   older one shows.
 
 The score is the squared distance from the cell's centre plus a penalty for another scale. Everything up to it
 is elementwise IEEE arithmetic and integer work, no matrix product and no transcendental function, so the

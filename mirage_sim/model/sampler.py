@@ -40,7 +40,7 @@ class SamplerConfig:
     shift: float = 1.0
     scheduler: str = "euler"
     known_fraction: float = 0.0
-    refine_steps: int = 3
+    refine_steps: int = 2
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -22,7 +22,7 @@ from mirage_sim.training.loop import BatchLoss, StageConfig, cell_error, run_sta
 from mirage_sim.training.refine import Draft, imagined_figures, make_drafts, pick_drafts, pool_size
 from mirage_sim.training.samples import LatentClips, SamplesConfig
 
-SMALL_STEPS = 6  # of the teacher, for one pass of the refiner
+SMALL_STEPS = 3  # of the teacher, two passes each, for one pass of the refiner
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def landing(teacher: Refiner, draft: Draft, noisy: Tensor, share: Tensor, passes
         noisy: Latents on the flow, [B, C, h, w].
         share: Shares of noise where the pass begins, multiples of 1 / passes, [B, 1, 1, 1].
         passes: Passes of the refiner along the whole flow.
-        steps: Small steps for one of them.
+        steps: Small steps for one of them, each by the midpoint rule.
 
     Returns:
         float32 [B, C, h, w], what `Refiner.forward` should give.
@@ -45,8 +45,11 @@ def landing(teacher: Refiner, draft: Draft, noisy: Tensor, share: Tensor, passes
     there = noisy
     for step in range(steps):
         left = share - step * small
+        half = left - 0.5 * small
         told = teacher(there, left, latents, known, draft.geometry)
-        there = torch.lerp(told, there, 1.0 - small / left)
+        middle = torch.lerp(told, there, half / left)
+        told = teacher(middle, half, latents, known, draft.geometry)
+        there = there + (told - middle) * (small / half)
     return torch.where(known, latents, noisy + passes * share * (there - noisy))
 
 

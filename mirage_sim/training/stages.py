@@ -60,7 +60,7 @@ SCHEDULES = {
     "lora": Schedule(300, 32, 5e-4, 150),
     "finetune": Schedule(1300, 32, 8e-4, 500),
     "refine": Schedule(6500, 32, 1e-3, 500),
-    "distil": Schedule(2500, 32, 3e-4, 250),
+    "distil": Schedule(1800, 32, 3e-4, 500),
 }
 
 ON_LATENTS = {

@@ -165,11 +165,11 @@ class World:
         poses = cam2world.to(self.device, torch.float32)[index]  # [b, T, 4, 4]
         clock = Clock(self.device)
         views = self._views(poses, index)
-        read = self._read(views, index, chosen)
+        read, shown = self._read(views, index, chosen)
         clock.lap("read")
         geometry = view_geometry(self.model.config.memory, read, *views.of(index))
         context, references = self._context.pick(index), self._references(views, index)
-        latents = imagine(self.model, read, poses, geometry, context, references, self._noise(poses, index))
+        latents = imagine(self.model, shown, poses, geometry, context, references, self._noise(poses, index))
         clock.lap("generate")
         depth, trusted = perceive_depth(self.model, latents, read, geometry)
         clock.lap("depth")
@@ -339,11 +339,15 @@ class World:
         )
         return group_references(self.memory.keyframes.views.latents, *chosen, index)
 
-    def _read(self, views: Views, index: Tensor, chosen: Tensor) -> MemoryRead:
+    def _read(self, views: Views, index: Tensor, chosen: Tensor) -> tuple[MemoryRead, MemoryRead]:
+        """What the chosen worlds' memories know, and the same with glimpses from the same cameras."""
         if not self.config.memory:
-            return empty_read(self.model, len(index), views.cam2world.shape[1])
+            nothing = empty_read(self.model, len(index), views.cam2world.shape[1])
+            return nothing, nothing
         read = self.memory.read(*views, self.model.latent_hw, chosen)
-        return MemoryRead(**{name: value[index] for name, value in vars(read).items()})
+        both = (read, self.memory.recall(read, views.cam2world))
+        known, shown = (MemoryRead(**{k: v[index] for k, v in vars(each).items()}) for each in both)
+        return known, shown
 
     def _finish(
         self,
@@ -369,7 +373,8 @@ class World:
         if self.config.memory:
             finer = read.log_scale > self.model.config.memory.refine_log_scale
             keep = trusted & (~read.mask | finer)
-            report = self.memory.write(whole(latents), whole(depth), *views, whole(keep), chosen)
+            written = (whole(latents), whole(depth), *views, whole(keep), chosen, whole(~read.mask))
+            report = self.memory.write(*written)
             new_area = report.new_area
         clock.lap("write")
         pictures = None

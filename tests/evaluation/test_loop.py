@@ -162,8 +162,8 @@ def test_the_result_does_not_depend_on_the_batch_nor_on_the_run() -> None:
 
 def test_sampling_changes_leave_the_model_alone() -> None:
     model = tiny_world_model()
-    other = with_sampling(model, steps=2, known_fraction=0.1, references=2, extras=False, refine_steps=0)
+    other = with_sampling(model, 2, 0.1, references=2, extras=False, refine_steps=0, glimpses=3)
     assert other.config.sampler == SamplerConfig(steps=2, known_fraction=0.1, refine_steps=0)
-    assert (other.config.references, other.config.extras) == (2, False)
+    assert (other.config.references, other.config.extras, other.config.memory.glimpses) == (2, False, 3)
     assert (model.config.sampler.steps, model.config.extras) == (1, True)
     assert with_sampling(model).config == model.config

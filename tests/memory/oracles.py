@@ -83,19 +83,23 @@ def plain_splat(
                     slope += min((abs(side - nearest) for side in sides if side is not None), default=f(0))
                 steepest = f(6 * depth_tolerance) * nearest
                 limit = nearest + (f(depth_tolerance) * max(nearest, f(1)) + min(slope, steepest))
-                best: tuple[int, int] | None = None
+                best: dict[bool, tuple[int, int]] = {}  # of entries finer than asked for, and of the others
                 for n, depth, u, v in hits:
                     if depth > limit and (row, column) not in certain:
                         continue
                     du, dv = u - np.floor(u) - f(0.5), v - np.floor(v) - f(0.5)
                     ratio = sizes[b, n] * focal / depth
                     log2 = f(ratio.view(np.int32)) * f(2.0**-23) - f(127)
-                    score = du * du + dv * dv + f(math.log(2) * SCALE_WEIGHT) * abs(log2)
+                    octaves = max(abs(log2) - f(0.25), f(0)) if lasting else abs(log2)
+                    score = du * du + dv * dv + f(math.log(2) * SCALE_WEIGHT) * octaves
                     if lasting:
-                        score = np.floor(score * f(2)) / f(2) + f(64) * (ratio < f(0.95))
-                    key = (int(score * f(2**20)), n)
-                    if best is None or key < best:
-                        best = key
+                        score = np.floor(score * f(2)) / f(2)
+                    finer = lasting and bool(ratio < f(0.95))
+                    best[finer] = min((int(score * f(2**20)), n), best.get(finer, (2**40, 0)))
+                shown = min((n for _, n in best.values()), default=-1)
+                for n, depth, u, v in hits:
+                    if n == shown:
+                        du, dv = u - np.floor(u) - f(0.5), v - np.floor(v) - f(0.5)
                         now = points[b, n] - pose[:3, 3]
                         length = np.sqrt(now[0] * now[0] + now[1] * now[1] + now[2] * now[2])
                         then = directions[b, n]

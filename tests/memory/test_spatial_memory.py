@@ -296,3 +296,35 @@ def test_wrong_arguments_are_named_and_change_nothing(change: dict[str, Tensor],
     with pytest.raises(InputError, match=message):
         kept.write(**{**arguments, **change})
     assert int(kept.stats().entries) == 0
+
+
+def test_what_has_no_place_in_space_is_shown_to_the_same_camera_alone() -> None:
+    kept, pose = memory(), camera(0.5, -1.0, 0.7, -0.1)[None, None]
+    placed = torch.zeros(1, 1, *HW, dtype=torch.bool)
+    placed[..., ::2] = True
+    everything = torch.ones_like(placed)
+    tokens = latents(0, 1, 1)
+    write(kept, pose, keep_mask=placed, imagined=everything)
+    write(kept, pose, seed=1, keep_mask=~everything, imagined=everything)  # what was shown first stays
+    for cameras, same in ((pose, True), (camera(0.5, -0.9, 0.7, -0.1)[None, None], False)):
+        read = kept.read(cameras, intrinsics(1, 1), HW)
+        shown = kept.recall(read, cameras)
+        if same:
+            assert shown.mask.all()
+            assert torch.equal(shown.latents, tokens.half().float())
+            assert not shown.offset[:, :, :, ~placed[0, 0]].any()
+            torch.testing.assert_close(shown.depth, box_depth(pose), rtol=1e-5, atol=1e-5)
+        else:
+            assert torch.equal(shown.latents, read.latents)
+            assert torch.equal(shown.mask, read.mask)
+    copy = kept.fork([0])
+    kept.reset()
+    assert not kept.recall(kept.read(pose, intrinsics(1, 1), HW), pose).mask.any()
+    assert copy.recall(copy.read(pose, intrinsics(1, 1), HW), pose).mask.all()
+
+
+def test_without_glimpses_a_read_is_all_there_is() -> None:
+    kept, pose = memory(glimpses=0), camera(0.5, -1.0, 0.7, -0.1)[None, None]
+    everything = torch.ones(1, 1, *HW, dtype=torch.bool)
+    write(kept, pose, keep_mask=~everything, imagined=everything)
+    assert not kept.recall(kept.read(pose, intrinsics(1, 1), HW), pose).mask.any()

@@ -137,6 +137,29 @@ def test_what_was_seen_from_nearer_since_shows_only_where_nothing_else_does() ->
     assert (changing.index != first.index)[first.mask].any()
 
 
+def test_what_was_seen_from_farther_since_shows_only_where_nothing_else_does() -> None:
+    pose, lens = camera(), intrinsics()
+    nearer, wall = (
+        lift_tokens(torch.full(HW, 3.0), camera(1.0), lens),
+        lift_tokens(torch.full(HW, 4.0), pose, lens),
+    )
+    half = nearer.known & (torch.arange(HW[1]) < HW[1] // 2)
+    valid = torch.cat([half.flatten(), wall.known.flatten()])[None]
+    cloud = [
+        torch.cat([getattr(part, name).flatten(0, 1) for part in (nearer, wall)])[None]
+        for name in ("positions", "footprint", "view_dir")
+    ]
+    count = half.numel()
+    view = (camera(0.4, 0.07)[None, None], lens[None, None], HW)
+    known = (part[:, :count] for part in (cloud[0], valid, *cloud[1:]))
+    first = splat(*known, *view, close_gaps=False)
+    again = splat(cloud[0], valid, *cloud[1:], *view, close_gaps=False)
+    assert (first.log_scale[first.mask] < 0).all()
+    assert torch.equal(first.index[first.mask], again.index[first.mask])
+    assert (again.index[again.mask & ~first.mask] >= count).all()
+    assert (again.mask & ~first.mask).sum() > 30
+
+
 def test_prefers_the_closest_scale_and_signs_it() -> None:
     pose, matrix = camera()[None, None], intrinsics(1, 1)
     geometry = lift_tokens(torch.full(HW, 2.0), camera(), intrinsics())

@@ -104,6 +104,23 @@ def test_the_sky_is_remembered_but_is_no_surface(sky_depth):
         assert world.step(aside[:, None]).known[0, 0, :2].all()  # no parallax
 
 
+def test_a_camera_that_looks_again_sees_what_it_saw_at_the_edges_of_things():
+    apart = []
+    for glimpses in (64, 0):
+        model = tiny_world_model(SIZE, 2 * SIZE)
+        model = model.with_settings(memory=replace(model.config.memory, glimpses=glimpses))
+        world, depth = World(model, 1), np.full((1, SIZE, 2 * SIZE), 3.0, np.float32)
+        depth[..., :24], depth[..., 24:32] = 0.7, 1.1  # the edge of something nearer
+        pictures = np.repeat(first_frames(1), 2, axis=2)
+        first = world.reset(pictures, first_poses(1), seeds=[5], depth=depth)
+        for pose in turns(1):
+            world.step(pose)
+        again = world.step(first_poses(1)[:, None])
+        apart.append(float((again.latents - first.latents).abs().max()))
+    assert apart[0] < 2e-3  # half precision
+    assert apart[1] > 0.1
+
+
 def test_coverage_counts_what_was_remembered(model):
     world = started(model)
     behind = from_yaw_pitch(torch.tensor([[0.0, 0.0, 1.4]]), torch.tensor([3.14]))
