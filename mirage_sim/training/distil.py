@@ -12,14 +12,14 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mirage_sim.model.refiner import Refiner, output_scales
+from mirage_sim.errors import InputError
+from mirage_sim.model.refiner import Refiner
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.training.loop import BatchLoss, StageConfig, cell_error, run_stage
-from mirage_sim.training.refine import Draft, imagined_figures, make_drafts, pick_drafts, pool_size
+from mirage_sim.training.loop import StageConfig
+from mirage_sim.training.refine import Draft, refine_loss, run_refiner_stage
 from mirage_sim.training.samples import LatentClips, SamplesConfig
 
 SMALL_STEPS = 3  # of the teacher, two passes each, for one pass of the refiner
@@ -53,25 +53,6 @@ def landing(teacher: Refiner, draft: Draft, noisy: Tensor, share: Tensor, passes
     return torch.where(known, latents, noisy + passes * share * (there - noisy))
 
 
-def distil_loss(module: nn.Module, draft: Draft, noisy: Tensor, share: Tensor, wanted: Tensor) -> Tensor:
-    """Squared error of what a pass says over unknown cells, by what the noise leaves open.
-
-    Args:
-        module: The refiner, perhaps wrapped for several processes.
-        draft: B samples of one frame.
-        noisy: Latents on the flow, [B, C, h, w].
-        share: Shares of noise, [B, 1, 1, 1].
-        wanted: What `landing` gave.
-
-    Returns:
-        Scalar.
-    """
-    known, latents = draft.known.flatten(0, 1)[:, None], draft.latents.flatten(0, 1)
-    told = module(noisy, share, latents, known, draft.geometry)
-    open_ = output_scales(share)[1]
-    return cell_error((told / open_)[:, None], (wanted / open_)[:, None], (~known).float()[:, None])
-
-
 def train_distil(
     model: WorldModel,
     clips: LatentClips,
@@ -89,31 +70,22 @@ def train_distil(
         config: Length and rate.
         out: Folder of the run.
         samples: How samples are drawn.
+
+    Raises:
+        InputError: If the sampler makes no pass.
     """
-    drawn = samples if samples is not None else SamplesConfig()
     passes = model.config.sampler.refine_steps
-    model.requires_grad_(False)
-    teacher = copy.deepcopy(model.refiner).eval()
-    model.refiner.requires_grad_(True)
-    drafts = make_drafts(model, clips, pool_size(clips, config), config.batch_size, drawn, config.seed)
+    if passes < 1:
+        raise InputError(f"sampler.refine_steps must be at least 1 to be taught, got {passes}")
+    teacher = copy.deepcopy(model.refiner).requires_grad_(False).eval()
+    teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def batch_loss(module: nn.Module) -> BatchLoss:
-        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-            draft, chance = pick_drafts(drafts, config.batch_size, rng)
-            device = chance.device
-            begun = torch.randint(1, passes + 1, (len(draft.known), 1, 1, 1), generator=chance, device=device)
-            share = begun / passes
-            noise = torch.randn(draft.target[:, 0].shape, generator=chance, device=device)
-            noisy = torch.lerp(draft.target[:, 0], noise, share)
-            wanted = landing(teacher, draft, noisy, share, passes, SMALL_STEPS)
-            return distil_loss(module, draft, noisy, share, wanted), {}
+    def loss(module: nn.Module, draft: Draft, noise: Tensor, chance: torch.Generator) -> Tensor:
+        begun = torch.randint(1, passes + 1, (len(noise), 1, 1, 1), generator=chance, device=noise.device)
+        share = begun / passes
+        noisy = torch.lerp(draft.target.flatten(0, 1), noise, share)
+        return refine_loss(
+            module, draft, noisy, share, landing(teacher, draft, noisy, share, passes, SMALL_STEPS)
+        )
 
-        return loss
-
-    def validate(_: nn.Module) -> dict[str, float]:
-        return imagined_figures(model, held_out, drawn, config.batch_size, passes)
-
-    for network in (model.refiner, teacher):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run_stage("distil", model.refiner, batch_loss, config, out, validate)
-    model.requires_grad_(False)
+    run_refiner_stage("distil", model, clips, held_out, config, out, samples, loss, passes)

@@ -5,8 +5,10 @@ Source: flow matching as for the generator, with the loss scaled as in EDM (arXi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,23 +126,23 @@ def _imagine(model: WorldModel, task: Task) -> Tensor:
     return draw_latents(velocity, task.start, task.fraction, patch, model.config.sampler)
 
 
-def refine_loss(module: nn.Module, draft: Draft, share: Tensor, noise: Tensor) -> Tensor:
-    """Squared error of what noisy latents come from, over unknown cells, by what the noise leaves open.
+def refine_loss(module: nn.Module, draft: Draft, noisy: Tensor, share: Tensor, wanted: Tensor) -> Tensor:
+    """Squared error of what the refiner tells of unknown cells, by what the noise leaves open.
 
     Args:
         module: The refiner, perhaps wrapped for several processes.
         draft: B samples.
-        share: Shares of noise, [B, 1, 1, 1].
-        noise: Standard normal noise, [B, 1, C, h, w].
+        noisy: Latents on the flow, [B, C, h, w].
+        share: Shares of noise in them, [B, 1, 1, 1].
+        wanted: What it should tell, [B, C, h, w].
 
     Returns:
         Scalar.
     """
-    target, known = draft.target.flatten(0, 1), draft.known.flatten(0, 1)[:, None]
-    noisy = torch.lerp(target, noise.flatten(0, 1), share)
+    known = draft.known.flatten(0, 1)[:, None]
     told = module(noisy, share, draft.latents.flatten(0, 1), known, draft.geometry)
     open_, unknown = output_scales(share)[1], (~known).float()
-    return cell_error((told / open_)[:, None], (target / open_)[:, None], unknown[:, None])
+    return cell_error((told / open_)[:, None], (wanted / open_)[:, None], unknown[:, None])
 
 
 @torch.no_grad()
@@ -207,23 +209,55 @@ def train_refine(
         out: Folder of the run.
         samples: How samples are drawn.
     """
+
+    def loss(module: nn.Module, draft: Draft, noise: Tensor, chance: torch.Generator) -> Tensor:
+        level = torch.rand(len(noise), 1, 1, 1, generator=chance, device=noise.device)
+        share, target = LEAST_SHARE + (1.0 - LEAST_SHARE) * level, draft.target.flatten(0, 1)
+        return refine_loss(module, draft, torch.lerp(target, noise, share), share, target)
+
+    run_refiner_stage("refine", model, clips, held_out, config, out, samples, loss, VALIDATION_STEPS)
+
+
+def run_refiner_stage(
+    name: str,
+    model: WorldModel,
+    clips: LatentClips,
+    held_out: LatentClips,
+    config: StageConfig,
+    out: Path,
+    samples: SamplesConfig | None,
+    loss_of: Callable[[nn.Module, Draft, Tensor, torch.Generator], Tensor],
+    passes: int,
+) -> None:
+    """Train the refiner in place on drafts that are drawn once.
+
+    Args:
+        name: Of the stage.
+        model: World model whose earlier stages are trained.
+        clips: Encoded training clips.
+        held_out: Encoded validation clips, for the log only.
+        config: Length and rate.
+        out: Folder of the run.
+        samples: How samples are drawn.
+        loss_of: Given the (wrapped) refiner, a batch, noise [B, C, h, w] and a source of chance, the loss.
+        passes: Of the refiner, when it is validated.
+    """
     drawn = samples if samples is not None else SamplesConfig()
     model.requires_grad_(False)
     model.refiner.requires_grad_(True)
     drafts = make_drafts(model, clips, pool_size(clips, config), config.batch_size, drawn, config.seed)
 
     def batch_loss(module: nn.Module) -> BatchLoss:
-        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
             draft, chance = pick_drafts(drafts, config.batch_size, rng)
-            share = torch.rand(len(draft.known), 1, 1, 1, generator=chance, device=chance.device)
-            noise = torch.randn(draft.target.shape, generator=chance, device=chance.device)
-            return refine_loss(module, draft, LEAST_SHARE + (1.0 - LEAST_SHARE) * share, noise), {}
+            noise = torch.randn(draft.target[:, 0].shape, generator=chance, device=chance.device)
+            return loss_of(module, draft, noise, chance), {}
 
         return loss
 
     def validate(_: nn.Module) -> dict[str, float]:
-        return imagined_figures(model, held_out, drawn, config.batch_size, VALIDATION_STEPS)
+        return imagined_figures(model, held_out, drawn, config.batch_size, passes)
 
     model.refiner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run_stage("refine", model.refiner, batch_loss, config, out, validate)
+    run_stage(name, model.refiner, batch_loss, config, out, validate)
     model.requires_grad_(False)

@@ -165,6 +165,9 @@ def test_the_refiner_learns_to_need_fewer_passes(tmp_path):
     assert changed(generator, model.generator) == set()
     last = json.loads((tmp_path / "distil.jsonl").read_text().splitlines()[-1])
     assert {"validation_imagined", "validation_contrast", "validation_frechet"} <= set(last)
+    none = model.with_settings(sampler=replace(model.config.sampler, refine_steps=0))
+    with pytest.raises(InputError, match="refine_steps must be at least 1 to be taught, got 0"):
+        train_distil(none, clips(), clips(), QUICK, tmp_path)
 
 
 def test_crops_are_cut_out_of_frames():
@@ -198,7 +201,9 @@ def test_the_refiners_loss_is_one_for_the_best_guess_from_noise_alone():
     def guess(noisy, share, latents, known, geometry):
         return torch.where(known, 99.0, output_scales(share)[0] * noisy)
 
-    loss = refine_loss(guess, draft, torch.rand(64, 1, 1, 1, generator=rng), noise)
+    share = torch.rand(64, 1, 1, 1, generator=rng)
+    noisy = torch.lerp(target[:, 0], noise[:, 0], share)
+    loss = refine_loss(guess, draft, noisy, share, target[:, 0])
     assert float(loss) == pytest.approx(1.0, abs=0.03)
 
 
