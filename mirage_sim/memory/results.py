@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -29,10 +28,6 @@ class MemoryRead:
     offset: Tensor
     log_scale: Tensor
     view_cos: Tensor
-
-    def to(self, device: torch.device | str) -> MemoryRead:
-        """Copy to a device."""
-        return MemoryRead(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class SpatialMemory:
 
     @torch.no_grad()
     def recall(self, read: MemoryRead, cam2world: Tensor) -> MemoryRead:
-        """Put what the same cameras were shown, and what has no sure place in space, before what was read.
+        """Put glimpses before what was read: what the same cameras were shown without a sure place in space.
 
         Args:
             read: What `read` gave for these cameras.

@@ -1,4 +1,4 @@
-"""Images at the border (uint8 HWC) and inside (float CHW in [-1, 1]): one function each way."""
+"""Images at the border (uint8 HWC) and inside (float CHW in [-1, 1]): one way in and one out."""
 
 from __future__ import annotations
 
@@ -50,8 +50,12 @@ def frames_to_tensor(frames: Array, device: torch.device | str = "cpu") -> Tenso
         float32 [..., 3, H, W] in [-1, 1].
     """
     check_image("frames", frames)
-    tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
-    return tensor.movedim(-1, -3).float().div_(127.5).sub_(1.0)  # [..., 3, H, W]
+    return scale_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(device))
+
+
+def scale_pixels(pixels: Tensor) -> Tensor:
+    """Convert pixels uint8 [..., H, W, 3], on any device, to float32 [..., 3, H, W] in [-1, 1]."""
+    return pixels.movedim(-1, -3).float().div_(127.5).sub_(1.0)
 
 
 def tensor_to_frames(images: Tensor) -> Array:

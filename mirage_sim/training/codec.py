@@ -9,7 +9,6 @@ Source: ours; the regularisation by moved latents follows EQ-VAE (arXiv 2502.095
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from mirage_sim.evaluation.metrics import gradient_sums, psnr
 from mirage_sim.model.codec import EmbeddedCodec
-from mirage_sim.model.images import frames_to_tensor
+from mirage_sim.model.images import frames_to_tensor, scale_pixels
 from mirage_sim.training.data import Clips
 from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
 
@@ -81,11 +80,6 @@ def move_first(pictures: Tensor, moves: Tensor) -> Tensor:
     return torch.cat([moved.to(pictures.dtype), pictures[len(moves) :]])
 
 
-def frames_on(clips: Clips, device: torch.device) -> Tensor:
-    """Give all frames, uint8 [E, T, H, W, 3], on a device."""
-    return torch.from_numpy(clips.rgb).to(device)
-
-
 def random_images(frames: Tensor, count: int, rng: np.random.Generator) -> tuple[Tensor, torch.Generator]:
     """Cut `count` random crops from random frames, flipped half of the time.
 
@@ -105,9 +99,8 @@ def random_images(frames: Tensor, count: int, rng: np.random.Generator) -> tuple
     rows = top[:, None] + offset  # [B, 64]
     columns = left[:, None] + torch.where(flip[:, None] > 0, CROP - 1 - offset, offset)
     crops = frames[clip[:, None, None], frame[:, None, None], rows[:, :, None], columns[:, None]]
-    images = crops.movedim(-1, -3).float().div_(127.5).sub_(1.0)
     chance = torch.Generator(frames.device).manual_seed(int(rng.integers(2**62)))
-    return images.contiguous(memory_format=torch.channels_last), chance
+    return scale_pixels(crops).contiguous(memory_format=torch.channels_last), chance
 
 
 @torch.no_grad()
@@ -137,17 +130,17 @@ def train_codec(codec: EmbeddedCodec, clips: Clips, held_out: Clips, config: Sta
     """
     codec.requires_grad_(True)
     device = codec.latent_mean.device
-    pictures = frames_on(clips, device)
+    pictures = torch.from_numpy(clips.rgb).to(device)  # [E, T, H, W, 3]
 
     def batch_loss(module: nn.Module) -> BatchLoss:
-        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
+        def loss(rng: np.random.Generator) -> Tensor:
             images, chance = random_images(pictures, config.batch_size, rng)
             side = CROP // codec.spatial_stride
             moves = random_moves(round(MOVED * config.batch_size), side, rng)
             size = (config.batch_size, codec.channels, side, side)
             noise = torch.randn(size, generator=chance, device=device)
             rebuilt = module(images, noise, moves)
-            return reconstruction_loss(rebuilt, move_first(images, moves)), {}
+            return reconstruction_loss(rebuilt, move_first(images, moves))
 
         return loss
 

@@ -59,9 +59,9 @@ def train_depth(
         return said
 
     def batch_loss(module: nn.Module) -> BatchLoss:
-        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        def loss(rng: np.random.Generator) -> Tensor:
             sample = draw_sample(clips, config.batch_size, samples, rng)
-            return depth_loss(predict(module, sample, rng), sample.depth[:, 0]), {}
+            return depth_loss(predict(module, sample, rng), sample.depth[:, 0])
 
         return loss
 

@@ -188,9 +188,9 @@ def train_generator(
         drawn = replace(drawn, memory_dropout=1.0)
 
     def batch_loss(module: nn.Module) -> BatchLoss:
-        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        def loss(rng: np.random.Generator) -> Tensor:
             sample = draw_sample(clips, config.batch_size, drawn, rng)
-            return flow_loss(model, module, sample, rng, memory), {}
+            return flow_loss(model, module, sample, rng, memory)
 
         return loss
 

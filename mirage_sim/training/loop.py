@@ -24,7 +24,7 @@ from tqdm import tqdm
 from mirage_sim.errors import FileFormatError, InputError
 
 VALIDATION_BATCHES = 6
-BatchLoss = Callable[[np.random.Generator], tuple[Tensor, dict[str, Any]]]
+BatchLoss = Callable[[np.random.Generator], Tensor]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def run_stage(
         name: Stage name; files are `<name>.pt`, `<name>.jsonl` and `<name>.png` under `out`.
         module: Network to train; holds the averaged weights on return.
         batch_loss: Given the (wrapped) module, returns a function from a batch's random generator to the
-            scalar loss and figures for the log.
+            scalar loss.
         config: Length, rate, seed.
         out: Folder of the run.
         validate: Given the module with averaged weights, returns figures for the log.
@@ -138,7 +138,7 @@ def run_stage(
     for step in progress:
         rng = np.random.default_rng([config.seed, step, accelerator.process_index])
         with accelerator.autocast():
-            loss, figures = loss_of(rng)
+            loss = loss_of(rng)
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(trained, config.clip)
         optimizer.step()
@@ -153,7 +153,6 @@ def run_stage(
                 "loss": float(torch.stack(history).mean()),
                 "gradient": float(norm),
             }
-            line |= {key: float(value) for key, value in figures.items()}
             history.clear()
             if validate is not None and (last or (step + 1) % config.validate_every == 0):
                 line |= _validate_averaged(validate, module, ema, trained)

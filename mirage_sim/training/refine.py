@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -248,10 +247,10 @@ def run_refiner_stage(
     drafts = make_drafts(model, clips, pool_size(clips, config), config.batch_size, drawn, config.seed)
 
     def batch_loss(module: nn.Module) -> BatchLoss:
-        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
+        def loss(rng: np.random.Generator) -> Tensor:
             draft, chance = pick_drafts(drafts, config.batch_size, rng)
             noise = torch.randn(draft.target[:, 0].shape, generator=chance, device=chance.device)
-            return loss_of(module, draft, noise, chance), {}
+            return loss_of(module, draft, noise, chance)
 
         return loss
 

@@ -60,12 +60,12 @@ def train_resample(
     clips = replace(clips, redrawn=clips.latents.clone())
 
     def batch_loss(module: nn.Module) -> BatchLoss:
-        def loss(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        def loss(rng: np.random.Generator) -> Tensor:
             sample = draw_sample(clips, config.batch_size, samples, rng)
             told = model.config.extras and rng.random() >= NO_EXTRAS
             drawn = module(build_condition(sample.read, told))
             keep_drawn(clips, sample, drawn.detach())
-            return known_error(drawn, sample.target, sample.read), {}
+            return known_error(drawn, sample.target, sample.read)
 
         return loss
 
