@@ -2,7 +2,8 @@
 
 from mirage_sim.memory.config import MemoryConfig
 from mirage_sim.memory.keyframes import Keyframes, KeyframesConfig, KeyframeViews
-from mirage_sim.memory.results import MemoryRead, MemoryStats, WriteReport
+from mirage_sim.memory.protocol import Memory
+from mirage_sim.memory.results import MemoryRead, MemoryStats, References, WriteReport
 from mirage_sim.memory.spatial_memory import SpatialMemory
 from mirage_sim.memory.tokens import TokenGeometry, lift_tokens
 from mirage_sim.memory.zbuffer import SplatResult, gather_tokens, match_surface, splat
@@ -11,9 +12,11 @@ __all__ = [
     "KeyframeViews",
     "Keyframes",
     "KeyframesConfig",
+    "Memory",
     "MemoryConfig",
     "MemoryRead",
     "MemoryStats",
+    "References",
     "SpatialMemory",
     "SplatResult",
     "TokenGeometry",

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from mirage_sim.errors import InputError, check_shape
 from mirage_sim.geometry.cameras import known_depth, unproject
-from mirage_sim.memory.spatial_memory import SpatialMemory
+from mirage_sim.memory.keyframes import KeyframeViews
+from mirage_sim.memory.results import MemoryRead, References
 
 _NONE = torch.iinfo(torch.int64).max
 _AXIS_BITS = 20
@@ -57,53 +58,73 @@ def voxel_iou(
 
 @torch.no_grad()
 def select_references(
-    memory: SpatialMemory,
+    target: MemoryRead,
+    views: KeyframeViews,
     cam2world: Tensor,  # [B, 4, 4]
     intrinsics: Tensor,  # [B, 3, 3]
-    hw: tuple[int, int],
     count: int,
     voxel: float = 0.1,
     threshold: float = 0.04,
-) -> tuple[Tensor, Tensor]:
+) -> References:
     """Choose the keyframes whose surfaces overlap most with what the memory shows to the target.
 
     Args:
-        memory: Memory with its keyframes.
+        target: What the memory shows to the target cameras, T = 1.
+        views: Keyframes.
         cam2world: Target cameras `[B, 4, 4]`.
         intrinsics: Intrinsics `[B, 3, 3]` in latent cells.
-        hw: Height and width of a latent frame in cells.
         count: Number of references wanted.
         voxel: Edge of a voxel in metres, see `voxel_iou`.
         threshold: Least overlap of a reference.
 
     Returns:
-        `(index, valid)`: places in the ring of keyframes `[B, count]`, best first and the later view first
-        among equals, and whether each is one.
+        The references, the later view first among equals.
 
     Raises:
         InputError: If a shape is wrong or the count is negative.
 
     Source: paper, retrieval of references.
     """
-    if count < 0:
-        raise InputError(f"count must be 0 or more, got {count}")
-    check_shape("cam2world", cam2world, [memory.num_worlds, 4, 4])
-    check_shape("intrinsics", intrinsics, [memory.num_worlds, 3, 3])
-    views = memory.keyframes.views
-    target = memory.read(cam2world[:, None], intrinsics[:, None], hw)
+    worlds = len(target.depth)
+    check_shape("cam2world", cam2world, [worlds, 4, 4])
+    check_shape("intrinsics", intrinsics, [worlds, 3, 3])
     points = unproject(target.depth[:, 0], cam2world, intrinsics).flatten(1, 2)  # [B, h*w, 3]
     known = known_depth(views.depth) & views.valid[..., None, None]
     seen = unproject(views.depth, views.cam2world, views.intrinsics).flatten(2, 3)  # [B, K, h*w, 3]
     overlap = voxel_iou(points, target.mask.flatten(1), seen, known.flatten(2), voxel)  # [B, K]
+    return best_views(views, overlap, count, threshold)
+
+
+def best_views(
+    views: KeyframeViews,
+    overlap: Tensor,  # [B, K]
+    count: int,
+    threshold: float,
+) -> References:
+    """Take the views that overlap most, the later one first among equals.
+
+    Args:
+        views: Kept views.
+        overlap: Of each with the target.
+        count: Number of references wanted.
+        threshold: Least overlap of a reference.
+
+    Returns:
+        The references.
+
+    Raises:
+        InputError: If the count is negative.
+    """
+    if count < 0:
+        raise InputError(f"count must be 0 or more, got {count}")
     overlap = torch.where(views.valid, overlap, -1.0)
     by_age = torch.argsort(views.order, dim=1, descending=True, stable=True)
     ranked = torch.argsort(overlap.gather(1, by_age), dim=1, descending=True, stable=True)[:, :count]
     index = by_age.gather(1, ranked)
     valid = overlap.gather(1, index) >= threshold
-    missing = count - index.shape[1]
-    return (
-        torch.nn.functional.pad(index, (0, missing)),
-        torch.nn.functional.pad(valid, (0, missing)),
+    missing = (0, count - index.shape[1])
+    return References(
+        views.latents, torch.nn.functional.pad(index, missing), torch.nn.functional.pad(valid, missing)
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -28,6 +30,30 @@ class MemoryRead:
     offset: Tensor
     log_scale: Tensor
     view_cos: Tensor
+
+    @classmethod
+    def nothing(cls, worlds: int, frames: int, shape: tuple[int, int, int], device: Any) -> MemoryRead:
+        """The answer of an empty memory: nothing known in any cell of any frame."""
+
+        def zeros(*parts: int) -> Tensor:
+            return torch.zeros(worlds, frames, *parts, *shape[1:], device=device)
+
+        return cls(zeros(shape[0]), zeros().bool(), zeros(), zeros(2), zeros(), zeros())
+
+
+@dataclass(frozen=True)
+class References:
+    """Earlier views for the generator to look at.
+
+    Attributes:
+        views: Latents of all kept views `[B, K, C, h, w]`.
+        index: int64 `[B, R]`, places of the chosen ones among them, best first.
+        valid: Boolean `[B, R]`, which of those are references; these come first.
+    """
+
+    views: Tensor
+    index: Tensor
+    valid: Tensor
 
 
 @dataclass(frozen=True)

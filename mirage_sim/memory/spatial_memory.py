@@ -20,7 +20,8 @@ from mirage_sim.memory.config import DTYPES, MemoryConfig
 from mirage_sim.memory.entries import Entries
 from mirage_sim.memory.filters import free_space, in_range, on_surface
 from mirage_sim.memory.keyframes import Keyframes, KeyframesConfig
-from mirage_sim.memory.results import MemoryRead, MemoryStats, WriteReport
+from mirage_sim.memory.overlap import select_references
+from mirage_sim.memory.results import MemoryRead, MemoryStats, References, WriteReport
 from mirage_sim.memory.store import load_state, save_state
 from mirage_sim.memory.surface import depth_slack, inside_surface
 from mirage_sim.memory.tokens import lift_tokens
@@ -32,6 +33,8 @@ _SAME_PLACE, _SAME_TURN_DEG = 2e-3, 0.2  # metres and degrees within which two c
 
 class SpatialMemory:
     """Latent spatial memory of B worlds on one device; no world's content depends on another's."""
+
+    wants_frames = False
 
     def __init__(self, config: MemoryConfig, num_worlds: int, device: torch.device | str = "cpu") -> None:
         """Make an empty memory.
@@ -120,6 +123,38 @@ class SpatialMemory:
             view_cos=torch.where(shown, 1.0, read.view_cos),
         )
 
+    def references(
+        self,
+        cam2world: Tensor,  # [B, 4, 4]
+        intrinsics: Tensor,  # [B, 3, 3]
+        hw: tuple[int, int],
+        count: int,
+        voxel: float = 0.1,
+        threshold: float = 0.04,
+    ) -> References:
+        """Choose earlier views that saw the same place as the targets will.
+
+        Args:
+            cam2world: Target cameras `[B, 4, 4]`.
+            intrinsics: Intrinsics `[B, 3, 3]` in latent cells.
+            hw: Height and width of a latent frame in cells.
+            count: Number of references wanted.
+            voxel: Edge in metres of the voxels by whose overlap they are chosen.
+            threshold: Least overlap of a reference.
+
+        Returns:
+            The references, best first.
+
+        Raises:
+            InputError: If a shape is wrong or the count is negative.
+
+        Source: paper, retrieval of references.
+        """
+        check_shape("cam2world", cam2world, [self.num_worlds, 4, 4])
+        check_shape("intrinsics", intrinsics, [self.num_worlds, 3, 3])
+        target = self.read(cam2world[:, None], intrinsics[:, None], hw)
+        return select_references(target, self.keyframes.views, cam2world, intrinsics, count, voxel, threshold)
+
     @torch.no_grad()
     def write(
         self,
@@ -130,6 +165,8 @@ class SpatialMemory:
         keep_mask: Tensor | None = None,  # [B, T, h, w]
         worlds: Tensor | None = None,  # [B]
         imagined: Tensor | None = None,  # [B, T, h, w]
+        frames: Tensor | None = None,
+        frame_depth: Tensor | None = None,
     ) -> WriteReport:
         """Write latent frames, frame after frame, where they show what the memory does not hold as well.
 
@@ -145,6 +182,8 @@ class SpatialMemory:
             worlds: Boolean `[B]`, worlds to write; others are left as they are.
             imagined: Boolean `[B, T, h, w]`, cells that are to look the same to the same camera also where
                 they are not written, see `recall`; none if left out.
+            frames: Not looked at: nothing is decoded in order to write.
+            frame_depth: Likewise.
 
         Returns:
             Which tokens were written and how much surface they added.
@@ -154,12 +193,13 @@ class SpatialMemory:
 
         Source: paper, updating the memory; the bound and the filters, ours.
         """
+        del frames, frame_depth
         check_cameras(cam2world, intrinsics, self.num_worlds)
-        frames = cam2world.shape[1]
-        check_shape("latents", latents, [self.num_worlds, frames, self.config.channels, "h", "w"])
+        count = cam2world.shape[1]
+        check_shape("latents", latents, [self.num_worlds, count, self.config.channels, "h", "w"])
         check_all_finite("latents", latents)
         hw = (latents.shape[-2], latents.shape[-1])
-        check_shape("depth", depth, [self.num_worlds, frames, *hw])
+        check_shape("depth", depth, [self.num_worlds, count, *hw])
         chosen = world_mask(worlds, self.num_worlds, self.device)
         allowed = chosen[:, None, None, None].expand(depth.shape)
         if keep_mask is not None:
@@ -175,7 +215,7 @@ class SpatialMemory:
         slack = depth_slack(depth, self.config.depth_tolerance)
         written = torch.zeros_like(keep)
         new_area = torch.zeros(self.num_worlds, dtype=torch.float64, device=self.device)
-        for t in range(frames):
+        for t in range(count):
             self._clock += chosen
             cloud = self._entries.cloud(chosen)
             camera = (cam2world[:, t : t + 1], intrinsics[:, t : t + 1])

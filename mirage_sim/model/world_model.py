@@ -164,6 +164,11 @@ class WorldModel(nn.Module):
         return self.config.height // stride, self.config.width // stride
 
     @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of a latent frame."""
+        return self.codec.channels, *self.latent_hw
+
+    @property
     def frames_per_latent(self) -> int:
         """Pixel frames that one latent frame of a running world stands for."""
         codec: Codec = self.codec

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mirage_sim.memory import MemoryRead
+from mirage_sim.memory import MemoryRead, References
 from mirage_sim.model.condition import build_condition, motion_context
 from mirage_sim.model.sampler import flow_start, sample, start_fraction
 from mirage_sim.model.world_model import WorldModel
@@ -16,40 +16,23 @@ from mirage_sim.world.state import Context
 ReferenceGroups = Sequence[tuple[Tensor, Tensor | None]]
 
 
-def empty_read(model: WorldModel, worlds: int, frames: int) -> MemoryRead:
-    """The answer of an empty memory: nothing known in any cell of any frame."""
-    shape = (worlds, frames, *model.latent_hw)
-
-    def zeros(*channels: int) -> Tensor:
-        return torch.zeros(*shape[:2], *channels, *shape[2:], device=model.device)
-
-    return MemoryRead(zeros(model.codec.channels), zeros().bool(), zeros(), zeros(2), zeros(), zeros())
-
-
-def group_references(
-    views: Tensor,  # [B, K, C, h, w]
-    places: Tensor,  # [B, R]
-    valid: Tensor,  # [B, R]
-    index: Tensor,  # [b]
-) -> ReferenceGroups:
+def group_references(references: References, index: Tensor) -> ReferenceGroups:
     """Group worlds by their number of references, so that none attends to another's padding.
 
     Args:
-        views: Latents of the keyframes.
-        places: Chosen keyframes of every world, the valid ones first.
-        valid: Which of them are references.
-        index: Worlds that go on.
+        references: What the memory chose for all worlds.
+        index: Worlds [b] that go on.
 
     Returns:
         Pairs of rows of `index` and their references [b', R', C, h, w], or `None` for none.
     """
-    found = valid[index].sum(dim=1)  # [b]
+    found = references.valid[index].sum(dim=1)  # [b]
     groups: list[tuple[Tensor, Tensor | None]] = []
     for number in sorted(set(found.tolist())):
         rows = (found == number).nonzero().flatten()
         chosen = index[rows]
-        kept = views[chosen[:, None], places[chosen, :number]].float()  # [b', R', C, h, w]
-        groups.append((rows, kept if number else None))
+        kept = references.views[chosen[:, None], references.index[chosen, :number]].float()
+        groups.append((rows, kept if number else None))  # [b', R', C, h, w]
     return groups
 
 

@@ -7,6 +7,7 @@ remembered, as at the edges of things. Source: ours.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -37,3 +38,22 @@ def view_noise(
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
         draws.append(torch.randn(shape, generator=generator))
     return torch.stack(draws)
+
+
+def worlds_noise(
+    seeds: Sequence[int],
+    cam2world: Tensor,  # [b, T, 4, 4]
+    shape: tuple[int, ...],
+) -> Tensor:
+    """Draw what a segment needs, for the flow's start and for the refiner, see `view_noise`.
+
+    Args:
+        seeds: One per world.
+        cam2world: Cameras.
+        shape: Of a latent frame.
+
+    Returns:
+        float32 [2, b, T, *shape] on the CPU.
+    """
+    pairs = zip(seeds, cam2world, strict=True)
+    return torch.stack([view_noise(seed, views, (2, *shape)) for seed, views in pairs]).movedim(2, 0)

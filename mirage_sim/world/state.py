@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mirage_sim.errors import FileFormatError
-from mirage_sim.memory import MemoryConfig, SpatialMemory
+from mirage_sim.memory import Memory
 from mirage_sim.memory.store import load_state, save_state
 
 KIND = "world"
@@ -85,7 +86,7 @@ class WorldState:
         seeds: What each world's noise is drawn from.
     """
 
-    memory: SpatialMemory
+    memory: Memory
     context: Context
     seeds: list[int]
 
@@ -111,13 +112,13 @@ class WorldState:
 
     @classmethod
     def load(
-        cls, folder: Path | str, config: MemoryConfig, device: torch.device
+        cls, folder: Path | str, make_memory: Callable[[int], Memory], device: torch.device
     ) -> tuple[WorldState, dict[str, Any]]:
         """Read what `save` wrote.
 
         Args:
             folder: Where it was saved.
-            config: How the memory keeps tokens; the same as when it was saved.
+            make_memory: Makes an empty memory for so many worlds, of the kind that was saved.
             device: Where the state goes.
 
         Returns:
@@ -134,7 +135,7 @@ class WorldState:
 
         try:
             context = Context(**{key: value.to(device) for key, value in part("context").items()})
-            memory = SpatialMemory(config, len(context.started), device)
+            memory = make_memory(len(context.started))
             memory.load_state_dict({key: value.to(device) for key, value in part("memory").items()})
             seeds: list[int] = tensors["seeds"].tolist()
         except (TypeError, ValueError, KeyError) as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from mirage_sim.geometry import ray_directions
+from mirage_sim.geometry import ray_directions, rescale_intrinsics
 from mirage_sim.memory import MemoryConfig, MemoryRead
 from mirage_sim.model.depth_head import depth_geometry
 
@@ -25,6 +26,32 @@ class Views(NamedTuple):
     def of(self, index: Tensor) -> Views:
         """Give the views of the worlds [b] that go on."""
         return Views(self.cam2world[index], self.intrinsics[index])
+
+
+def among_all(rows: Tensor, index: Tensor, worlds: int) -> Tensor:
+    """Put rows [b, ...] of the worlds `index` [b] at their place among all, zeros elsewhere."""
+    everyone = torch.zeros(worlds, *rows.shape[1:], dtype=rows.dtype, device=rows.device)
+    everyone[index] = rows
+    return everyone
+
+
+def spread_views(poses: Tensor, lens: Tensor, index: Tensor, stride: int) -> Views:
+    """Lay the cameras of some worlds out among those of all.
+
+    Args:
+        poses: Cameras of the worlds that go on, [b, T, 4, 4].
+        lens: Intrinsics of all worlds in pixels, [B, 3, 3].
+        index: Which worlds go on, [b].
+        stride: Pixels per cell.
+
+    Returns:
+        Views of all worlds; the others' cameras stand at the origin.
+    """
+    frames = poses.shape[1]
+    cameras = torch.eye(4, device=poses.device).repeat(len(lens), frames, 1, 1)
+    cameras[index] = poses
+    cells = rescale_intrinsics(lens, 1.0 / stride)
+    return Views(cameras, cells[:, None].expand(-1, frames, -1, -1))
 
 
 def view_geometry(

@@ -8,8 +8,9 @@ Source: paper, section on the life of the memory; the batched state machine is o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,19 @@ import torch
 from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError, StateError, check_shape
-from mirage_sim.geometry import check_pose, downsample_depth, rescale_intrinsics
-from mirage_sim.memory import MemoryRead, SpatialMemory
+from mirage_sim.geometry import check_pose, downsample_depth
+from mirage_sim.memory import Memory, MemoryRead, SpatialMemory
 from mirage_sim.memory.checks import world_mask
-from mirage_sim.memory.overlap import select_references
 from mirage_sim.model.images import frames_to_tensor, tensor_to_frames
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world.clock import Clock
 from mirage_sim.world.config import WorldConfig
-from mirage_sim.world.imagine import (
-    ReferenceGroups,
-    empty_read,
-    group_references,
-    imagine,
-    perceive_depth,
-)
-from mirage_sim.world.noise import view_noise
+from mirage_sim.world.imagine import ReferenceGroups, group_references, imagine, perceive_depth
+from mirage_sim.world.noise import worlds_noise
 from mirage_sim.world.segment import Segment
 from mirage_sim.world.start import check_start
 from mirage_sim.world.state import Context, WorldState
-from mirage_sim.world.views import Views, view_geometry
+from mirage_sim.world.views import Views, among_all, spread_views, view_geometry
 
 Array = np.ndarray[Any, Any]
 
@@ -46,7 +40,12 @@ class World:
     """B worlds and the verbs reset, step, restart, snapshot, restore, fork, save, load."""
 
     def __init__(
-        self, model: WorldModel, num_worlds: int = 1, memory: bool = True, config: WorldConfig | None = None
+        self,
+        model: WorldModel,
+        num_worlds: int = 1,
+        memory: bool = True,
+        config: WorldConfig | None = None,
+        make_memory: Callable[[int], Memory] | None = None,
     ) -> None:
         """Make worlds that wait for their first frame.
 
@@ -55,6 +54,8 @@ class World:
             num_worlds: Number of worlds B.
             memory: Whether the memory is used; ignored if `config` is given.
             config: How worlds are run.
+            make_memory: Makes an empty memory for so many worlds; a `SpatialMemory` with the model's settings
+                if `None`.
 
         Raises:
             InputError: If there is no world.
@@ -65,7 +66,8 @@ class World:
         self.config = config if config is not None else WorldConfig(memory=memory)
         self.num_worlds = num_worlds
         self.device = model.device
-        self.memory = SpatialMemory(model.config.memory, num_worlds, self.device)
+        self._make_memory = make_memory if make_memory is not None else self._spatial_memory
+        self.memory = self._make_memory(num_worlds)
         self.seeds = [0] * num_worlds
         self._context = Context.empty(
             num_worlds, model.config.preceding, model.codec.channels, model.latent_hw, self.device
@@ -123,7 +125,8 @@ class World:
             self.seeds[row] = start.seeds[row]
         self.memory.reset(chosen)
         pose = cam2world.to(self.device, torch.float32)[index]
-        latents = self.model.codec.encode(frames_to_tensor(first_frame[rows], self.device)[:, None])
+        frames = frames_to_tensor(first_frame[rows], self.device)[:, None]  # [b, 1, 3, H, W]
+        latents = self.model.codec.encode(frames)
         clock.lap("generate")
         first = latents[:, 0].float()
         steps = self.model.config.preceding
@@ -131,7 +134,7 @@ class World:
         given = None
         if start.depth is not None:
             given = downsample_depth(start.depth[index], self.model.codec.spatial_stride)[:, None]
-        read = empty_read(self.model, len(rows), 1)
+        read = self._nothing(len(rows), 1)
         told = read if given is None else replace(read, depth=given, mask=given > 0)
         views = self._views(pose[:, None], index)
         geometry = view_geometry(self.model.config.memory, told, *views.of(index))
@@ -139,7 +142,8 @@ class World:
         if given is not None:
             trusted = told.mask | self.model.config.memory.is_sky(depth)
         clock.lap("depth")
-        return self._finish(latents.float(), read, depth, trusted, views, chosen, clock, True)
+        seen = (frames, None if start.depth is None else start.depth[index][:, None])
+        return self._finish(latents.float(), read, depth, trusted, views, chosen, clock, True, seen)
 
     @torch.no_grad()
     def step(self, cam2world: Tensor, decode: bool = True, worlds: Tensor | None = None) -> Segment:
@@ -169,7 +173,8 @@ class World:
         clock.lap("read")
         geometry = view_geometry(self.model.config.memory, read, *views.of(index))
         context, references = self._context.pick(index), self._references(views, index)
-        latents = imagine(self.model, shown, poses, geometry, context, references, self._noise(poses, index))
+        noise = worlds_noise([self.seeds[row] for row in index.tolist()], poses, self.model.latent_shape)
+        latents = imagine(self.model, shown, poses, geometry, context, references, noise.to(self.device))
         clock.lap("generate")
         depth, trusted = perceive_depth(self.model, latents, read, geometry)
         clock.lap("depth")
@@ -245,7 +250,7 @@ class World:
         Returns:
             The new worlds.
         """
-        other = World(self.model, len(index), config=self.config)
+        other = World(self.model, len(index), config=self.config, make_memory=self._make_memory)
         picked = torch.as_tensor(list(index), device=self.device)
         seeds = [self.seeds[row] for row in index]
         other.restore(WorldState(self.memory.fork(index), self._context.pick(picked), seeds))
@@ -289,7 +294,7 @@ class World:
             FileFormatError: If the folder is damaged or belongs to another model.
         """
         mask = self._one(world)
-        state, about = WorldState.load(folder, self.model.config.memory, self.device)
+        state, about = WorldState.load(folder, self._make_memory, self.device)
         ours = (self.model.config.model_id, self.model.weights_hash)
         theirs = (about.get("model_id"), about.get("weights_sha256"))
         if ours != theirs:
@@ -308,28 +313,16 @@ class World:
         return torch.arange(self.num_worlds, device=self.device) == world
 
     def _views(self, poses: Tensor, index: Tensor) -> Views:
-        """Lay cameras [b, T, 4, 4] of some worlds and their lenses out among those of all."""
-        frames = poses.shape[1]
-        cameras = torch.eye(4, device=self.device).repeat(self.num_worlds, frames, 1, 1)
-        cameras[index] = poses
+        """Lay cameras [b, T, 4, 4] of some worlds out among those of all."""
         lens = self.model.intrinsics().to(self.device).repeat(self.num_worlds, 1, 1)
         lens[index] = self._context.intrinsics[index]
-        lens = rescale_intrinsics(lens, 1.0 / self.model.codec.spatial_stride)
-        return Views(cameras, lens[:, None].expand(-1, frames, -1, -1))
-
-    def _noise(self, poses: Tensor, index: Tensor) -> Tensor:
-        """Standard normal noise [2, b, T, C, h, w] for cameras [b, T, 4, 4], see `view_noise`."""
-        shape = (2, self.model.codec.channels, *self.model.latent_hw)
-        pairs = zip(index.tolist(), poses, strict=True)
-        draws = [view_noise(self.seeds[row], views, shape) for row, views in pairs]
-        return torch.stack(draws).movedim(2, 0).to(self.device)
+        return spread_views(poses, lens, index, self.model.codec.spatial_stride)
 
     def _references(self, views: Views, index: Tensor) -> ReferenceGroups:
         """References of the chosen worlds, see `group_references`."""
         if not self.config.memory or self.model.config.references == 0:
             return [(torch.arange(len(index), device=self.device), None)]
-        chosen = select_references(
-            self.memory,
+        found = self.memory.references(
             views.cam2world[:, -1],
             views.intrinsics[:, -1],
             self.model.latent_hw,
@@ -337,12 +330,18 @@ class World:
             self.config.reference_voxel,
             self.config.reference_overlap,
         )
-        return group_references(self.memory.keyframes.views.latents, *chosen, index)
+        return group_references(found, index)
+
+    def _spatial_memory(self, num_worlds: int) -> Memory:
+        return SpatialMemory(self.model.config.memory, num_worlds, self.device)
+
+    def _nothing(self, worlds: int, frames: int) -> MemoryRead:
+        return MemoryRead.nothing(worlds, frames, self.model.latent_shape, self.device)
 
     def _read(self, views: Views, index: Tensor, chosen: Tensor) -> tuple[MemoryRead, MemoryRead]:
         """What the chosen worlds' memories know, and the same with glimpses from the same cameras."""
         if not self.config.memory:
-            nothing = empty_read(self.model, len(index), views.cam2world.shape[1])
+            nothing = self._nothing(len(index), views.cam2world.shape[1])
             return nothing, nothing
         read = self.memory.read(*views, self.model.latent_hw, chosen)
         both = (read, self.memory.recall(read, views.cam2world))
@@ -359,30 +358,34 @@ class World:
         chosen: Tensor,  # [B]
         clock: Clock,
         decode: bool,
+        seen: tuple[Tensor, Tensor | None] | None = None,  # [b, 1, 3, H, W], [b, 1, H, W]
     ) -> Segment:
-        """Write, decode, and move the clock on."""
+        """Write, decode, and move the clock on; `seen` are a first frame's own picture and depth."""
         index = chosen.nonzero().flatten()
-
-        def whole(rows: Tensor) -> Tensor:
-            """Put rows of the chosen worlds at their place among all, zeros elsewhere."""
-            everyone = torch.zeros(len(chosen), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
-            everyone[index] = rows
-            return everyone
-
+        whole = partial(among_all, index=index, worlds=self.num_worlds)
         new_area = torch.zeros(self.num_worlds, device=self.device)
+        made = None
+        if decode or (self.config.memory and self.memory.wants_frames):
+            context = self._context.latents[index] if self.model.codec.temporal_stride > 1 else None
+            made = self.model.codec.decode(latents, context)  # [b, F, 3, H, W]
+        clock.lap("decode")
         if self.config.memory:
             finer = read.log_scale > self.model.config.memory.refine_log_scale
             keep = trusted & (~read.mask | finer)
             written = (whole(latents), whole(depth), *views, whole(keep), chosen, whole(~read.mask))
-            report = self.memory.write(*written)
+            if self.memory.wants_frames:
+                shown, shown_depth = seen if seen is not None else (made, None)
+                pixels = (None if part is None else whole(part) for part in (shown, shown_depth))
+                report = self.memory.write(*written, *pixels)
+            else:
+                report = self.memory.write(*written)
             new_area = report.new_area
         clock.lap("write")
         pictures = None
-        if decode:
-            context = self._context.latents[index] if self.model.codec.temporal_stride > 1 else None
-            made = tensor_to_frames(self.model.codec.decode(latents, context))  # [b, F, H, W, 3]
-            pictures = np.zeros((self.num_worlds, *made.shape[1:]), np.uint8)
-            pictures[index.cpu().numpy()] = made
+        if made is not None and decode:
+            frames = tensor_to_frames(made)  # [b, F, H, W, 3]
+            pictures = np.zeros((self.num_worlds, *frames.shape[1:]), np.uint8)
+            pictures[index.cpu().numpy()] = frames
         clock.lap("decode")
         poses = views.cam2world[index]
         self._context.push(index, latents, poses)

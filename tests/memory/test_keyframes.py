@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mirage_sim.errors import InputError
 from mirage_sim.memory import Keyframes, KeyframesConfig, SpatialMemory
-from mirage_sim.memory.overlap import select_references, voxel_iou
+from mirage_sim.memory.overlap import voxel_iou
 from tests.memory.rooms import CHANNELS, HW, box_depth, camera, intrinsics, latents, memory
 
 
@@ -58,9 +58,9 @@ def test_a_ring_of_none_keeps_none() -> None:
     everything = memory(keyframes={"count": 0})
     pose = camera()[None, None]
     everything.write(latents(0, 1, 1), box_depth(pose), pose, intrinsics(1, 1))
-    index, valid = select_references(everything, pose[:, 0], intrinsics(1), HW, 2)
-    assert index.shape == valid.shape == (1, 2)
-    assert not valid.any()
+    found = everything.references(pose[:, 0], intrinsics(1), HW, 2)
+    assert found.index.shape == found.valid.shape == (1, 2)
+    assert not found.valid.any()
 
 
 def test_another_frame_size_is_refused() -> None:
@@ -91,19 +91,19 @@ def test_iou_is_that_of_sets(seed: int, first: int, second: int) -> None:
 
 def test_references_are_the_views_of_the_same_place() -> None:
     kept = look_around(12)
-    index, valid = select_references(kept, camera(yaw=math.tau / 3)[None], intrinsics(1), HW, 4, voxel=0.3)
-    assert int(index[0, 0]) == 4
-    assert set(index[0, 1:3].tolist()) == {3, 5}
-    assert valid.tolist() == [[True, True, True, True]]
-    _, blind = select_references(memory(), camera()[None], intrinsics(1), HW, 4)
-    assert not blind.any()
+    found = kept.references(camera(yaw=math.tau / 3)[None], intrinsics(1), HW, 4, voxel=0.3)
+    assert int(found.index[0, 0]) == 4
+    assert set(found.index[0, 1:3].tolist()) == {3, 5}
+    assert found.valid.tolist() == [[True, True, True, True]]
+    assert torch.equal(found.views, kept.keyframes.views.latents)
+    assert not memory().references(camera()[None], intrinsics(1), HW, 4).valid.any()
 
 
 def test_references_below_the_threshold_are_none() -> None:
     kept = look_around(12)
     target = (camera()[None], intrinsics(1), HW, 6)
-    _, loose = select_references(kept, *target, voxel=0.3, threshold=0.01)
-    _, strict = select_references(kept, *target, voxel=0.3, threshold=0.9)
+    loose = kept.references(*target, voxel=0.3, threshold=0.01).valid
+    strict = kept.references(*target, voxel=0.3, threshold=0.9).valid
     assert strict.tolist() == [[True] + [False] * 5]
     assert int(loose.sum()) > 1
     assert not kept.read(camera(yaw=0.1)[None, None], intrinsics(1, 1), HW).mask.logical_not().all()
@@ -116,4 +116,4 @@ def test_wrong_settings_are_refused() -> None:
     with pytest.raises(InputError, match="voxel must be positive"):
         voxel_iou(points, mask, points[:, None], mask[:, None], 0.0)
     with pytest.raises(InputError, match="count must be 0 or more"):
-        select_references(memory(), camera()[None], intrinsics(1), HW, -1)
+        memory().references(camera()[None], intrinsics(1), HW, -1)
