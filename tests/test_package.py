@@ -21,12 +21,15 @@ MAY_IMPORT = {
     "world": {"geometry", "memory", "model"},
     "scenes": {"geometry"},
     "recording": {"geometry"},
+    "baselines": {"geometry", "memory", "model"},
     "embedded": set(),
     "envs": {"geometry", "memory", "model", "world", "scenes"},
     "agents": {"geometry", "memory", "model", "world", "envs"},
-    "training": {"geometry", "memory", "model", "world", "scenes", "recording", "evaluation"},
+    "training": {
+        *("geometry", "memory", "model", "baselines", "world", "scenes", "recording", "evaluation"),
+    },
     "evaluation": {
-        *("geometry", "memory", "model", "world", "scenes", "recording", "envs", "agents"),
+        *("geometry", "memory", "model", "baselines", "world", "scenes", "recording", "envs", "agents"),
     },
     "cli": {
         *("geometry", "memory", "model", "world", "scenes", "recording", "envs", "agents"),

@@ -9,13 +9,16 @@ from typing import Any
 import torch
 
 from mirage_sim.errors import InputError
+from mirage_sim.evaluation.memory_bench import PRESETS, MemoryBenchConfig, bench_memory
+from mirage_sim.evaluation.memory_report import memory_table, plot_memory
+from mirage_sim.evaluation.methods import LABELS
 from mirage_sim.evaluation.options import add_model_options, add_out_option, finish, load_model
 from mirage_sim.evaluation.read_bench import ReadBenchConfig, bench_read, read_table
 from mirage_sim.evaluation.step_bench import StepBenchConfig, bench_step, step_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `step` and `read`.
+    """Add `step`, `read` and `memory`.
 
     Args:
         parser: Of `mirage-sim bench`.
@@ -41,7 +44,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     read.add_argument(
         "--grid", type=int, nargs=2, default=[16, 16], help="rows and columns of cells (default: 16 16)"
     )
-    for each in (step, read):
+    memory = kinds.add_parser("memory", help="what a chunk costs with every way to remember")
+    add_model_options(memory, "bench-memory")
+    memory.add_argument("--preset", choices=PRESETS, default="embedded", help="(default: %(default)s)")
+    memory.add_argument("--methods", nargs="+", default=list(LABELS), help="(default: %(default)s)")
+    memory.add_argument("--chunks", type=int, default=5, help="of 32 frames (default: %(default)s)")
+    memory.add_argument(
+        "--one-place",
+        type=int,
+        default=0,
+        help="chunks after which the way is gone back, and on and on; 0 for a way without end (default: 0)",
+    )
+    memory.add_argument("--index", type=int, default=0, help="scene of the test split (default: %(default)s)")
+    memory.add_argument("--seed", type=int, default=0, help="of way and noise (default: %(default)s)")
+    memory.add_argument(
+        "--no-encode", action="store_true", help="full size: leave out the encoding of what points show"
+    )
+    for each in (step, read, memory):
         each.add_argument("--threads", type=int, help="threads of torch (default: as it finds the machine)")
 
 
@@ -64,6 +83,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         result = bench_read(reads)
         return finish(
             "bench read", args, reads, None, result, read_table(result), time.perf_counter() - began
+        )
+    if args.bench == "memory":
+        chunks = MemoryBenchConfig(
+            args.preset,
+            tuple(args.methods),
+            args.chunks,
+            args.one_place,
+            args.index,
+            args.seed,
+            not args.no_encode,
+        )
+        needed = load_model(args) if args.preset == "embedded" else None
+        result = bench_memory(needed, chunks)
+        result["files"] = [str(plot_memory(result, args.out / "memory.png"))]
+        return finish(
+            "bench memory", args, chunks, needed, result, memory_table(result), time.perf_counter() - began
         )
     steps = StepBenchConfig(args.steps, args.warm_up, args.vector, args.seed)
     model = load_model(args)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 from mirage_sim.evaluation.codec import FramesConfig, codec_table, evaluate_codec
+from mirage_sim.evaluation.consistency import ALL_WAYS, ConsistencyConfig, evaluate_consistency
+from mirage_sim.evaluation.consistency_report import consistency_page, consistency_table
 from mirage_sim.evaluation.depth import DepthConfig, depth_table, evaluate_depth
 from mirage_sim.evaluation.loop import LoopConfig, evaluate_loop, loop_table
+from mirage_sim.evaluation.methods import LABELS
 from mirage_sim.evaluation.options import (
     add_model_options,
     add_sampling_options,
@@ -24,7 +28,7 @@ from mirage_sim.scenes import SPLITS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `codec`, `depth`, `loop`, `realism` and `walk`.
+    """Add `codec`, `depth`, `loop`, `realism`, `walk` and `consistency`.
 
     Args:
         parser: Of `mirage-sim eval`.
@@ -66,6 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     walk.add_argument("--split", choices=sorted(SPLITS), default="test", help="(default: %(default)s)")
     walk.add_argument("--seed", type=int, default=0, help="of the way and the noise (default: %(default)s)")
     add_sampling_options(walk)
+    compared = kinds.add_parser("consistency", help="every way to remember on the same ways")
+    compared.add_argument("--methods", nargs="+", default=list(LABELS), help="(default: %(default)s)")
+    compared.add_argument("--ways", nargs="+", default=list(ALL_WAYS), help="(default: %(default)s)")
+    compared.add_argument(
+        "--every", type=int, default=4, help="steps between compared poses (default: %(default)s)"
+    )
+    compared.add_argument("--batch", type=int, default=8, help="worlds at once (default: %(default)s)")
+    add_world_options(compared)
     for name, each in kinds.choices.items():
         add_model_options(each, f"eval-{name}")
 
@@ -86,7 +98,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return finish(f"eval {args.evaluation}", args, config, model, result, table, time.perf_counter() - began)
 
 
-Config = FramesConfig | DepthConfig | LoopConfig | RealismConfig | WalkRunConfig
+Config = FramesConfig | DepthConfig | LoopConfig | RealismConfig | WalkRunConfig | ConsistencyConfig
 
 
 def _config(args: argparse.Namespace) -> Config:
@@ -99,6 +111,9 @@ def _config(args: argparse.Namespace) -> Config:
         return WalkRunConfig(
             args.split, args.index, args.seed, args.steps, args.laps, args.window, memory=not args.no_memory
         )
+    if args.evaluation == "consistency":
+        compared = WorldsConfig(args.split, args.worlds, args.seed)
+        return ConsistencyConfig(compared, tuple(args.methods), tuple(args.ways), args.every, args.batch)
     worlds = WorldsConfig(args.split, args.worlds, args.seed, args.length)
     if args.evaluation == "loop":
         return LoopConfig(worlds, args.every, args.batch)
@@ -116,6 +131,16 @@ def _measure(args: argparse.Namespace, model: WorldModel, config: Config) -> tup
     if isinstance(config, LoopConfig):
         result = evaluate_loop(model, config, args.out)
         return result, loop_table(result)
+    if isinstance(config, ConsistencyConfig):
+        result = evaluate_consistency(model, config, args.out)
+        videos = [Path(name) for name in result["files"] if name.endswith(".mp4")]
+        about = (
+            f"{config.worlds.worlds} worlds of the {config.worlds.split} split, seed {config.worlds.seed}; "
+            f"model {model.config.model_id} ({model.weights_hash[:12]}); means with 95 % intervals over "
+            "worlds."
+        )
+        result["files"].append(str(consistency_page(result, args.out / "consistency.html", about, videos)))
+        return result, consistency_table(result)
     if isinstance(config, RealismConfig):
         result = evaluate_realism(model, config, args.out)
         return result, realism_table(result)

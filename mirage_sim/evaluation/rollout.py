@@ -14,7 +14,7 @@ from mirage_sim.errors import StateError
 from mirage_sim.evaluation.worlds import TestWorld
 from mirage_sim.model.images import frames_to_tensor, tensor_to_frames
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.world import World
+from mirage_sim.world import Segment, World
 
 Array = np.ndarray[Any, Any]
 
@@ -69,10 +69,33 @@ def roll_out(
         [world.noise_seed for world in worlds] if seeds is None else seeds,
         depth=torch.stack([way.depth[0] for way in ways]),
     )
+    return go(engine, first, cameras, decode)
+
+
+def go(
+    engine: World,
+    first: Segment,
+    cameras: Tensor,
+    decode: Collection[int] | None = None,
+) -> Rollout:
+    """Lead worlds along cameras.
+
+    Args:
+        engine: B worlds that have just begun.
+        first: What they showed at their first camera, decoded.
+        cameras: [B, P, 4, 4], the first one included.
+        decode: Places whose frames are wanted; all if `None`.
+
+    Returns:
+        What they showed.
+
+    Raises:
+        StateError: If the first segment was not decoded.
+    """
     if first.frames is None:
-        raise StateError("reset gave no frames")
-    count, length, stride = cameras.shape[1], engine.segment_length, model.frames_per_latent
-    frames = np.zeros((len(worlds), count, *first.frames.shape[2:]), np.uint8)
+        raise StateError("first must hold frames, got none")
+    count, length, stride = cameras.shape[1], engine.segment_length, engine.model.frames_per_latent
+    frames = np.zeros((len(cameras), count, *first.frames.shape[2:]), np.uint8)
     frames[:, 0] = first.frames[:, -1]
     latents, known = [first.latents[:, -1:].cpu()], [first.known[:, -1:].cpu()]
     for start in range(1, count, length):

@@ -128,12 +128,29 @@ def best_views(
     )
 
 
+def voxel_numbers(
+    points: Tensor,  # [..., 3]
+    voxel: float,
+) -> Tensor:
+    """Number the voxel that every point lies in.
+
+    Args:
+        points: World points in metres.
+        voxel: Edge of a voxel in metres; points beyond half a million voxels from the origin share the last.
+
+    Returns:
+        int64 `[...]`.
+
+    Source: ours.
+    """
+    half = 1 << (_AXIS_BITS - 1)
+    x, y, z = ((points / voxel).floor().clamp(-half, half - 1).long() + half).unbind(-1)
+    return (x << 2 * _AXIS_BITS) | (y << _AXIS_BITS) | z
+
+
 def _occupied(points: Tensor, mask: Tensor, voxel: float) -> tuple[Tensor, Tensor]:
     """Number the voxels of points `[..., P, 3]`: sorted `[..., P]`, and which of them is a voxel's first."""
-    half = 1 << (_AXIS_BITS - 1)
-    steps = torch.where(mask[..., None], points / voxel, 0.0).floor().clamp(-half, half - 1).long() + half
-    x, y, z = steps.unbind(-1)
-    number = (x << 2 * _AXIS_BITS) | (y << _AXIS_BITS) | z
+    number = voxel_numbers(torch.where(mask[..., None], points, 0.0), voxel)
     number = torch.where(mask, number, _NONE).sort(dim=-1).values
     first = torch.ones_like(mask)
     first[..., 1:] = number[..., 1:] != number[..., :-1]

@@ -201,7 +201,7 @@ class WorldModel(nn.Module):
     def cast(self, dtype: torch.dtype) -> WorldModel:
         """Cast the large weights to `dtype`; norms, tables and statistics stay float32."""
         for name, parameter in self.named_parameters():
-            if not _stays_float32(name):
+            if not stays_float32(name):
                 parameter.data = parameter.data.to(dtype)
         return self
 
@@ -214,7 +214,7 @@ class WorldModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {}
         for name, tensor in self.state_dict().items():
-            dtype = torch.float32 if _stays_float32(name) else torch.bfloat16
+            dtype = torch.float32 if stays_float32(name) else torch.bfloat16
             tensors[name] = tensor.detach().cpu().to(dtype).contiguous()
         temporary = folder / (WEIGHTS_FILE + ".tmp")
         save_file(tensors, temporary)
@@ -231,7 +231,7 @@ class WorldModel(nn.Module):
         os.replace(temporary, folder / CONFIG_FILE)
 
 
-def _stays_float32(name: str) -> bool:
+def stays_float32(name: str) -> bool:
     """Whether the tensor of this name is never cast: norms, tables and statistics outside the autoencoder."""
     return any(part in name for part in KEEP_FLOAT32) and not name.startswith("codec.autoencoder")
 

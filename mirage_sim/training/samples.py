@@ -7,6 +7,7 @@ tokens, errors in depth, tokens missing.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,7 +168,17 @@ def _made_by(path: Path) -> str:
         return str((file.metadata() or {}).get("encoder"))
 
 
-def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.random.Generator) -> Sample:
+Reader = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], MemoryRead]
+"""Reads stored frames for target cameras; arguments and result as for `read_frames`."""
+
+
+def draw_sample(
+    clips: LatentClips,
+    count: int,
+    config: SamplesConfig,
+    rng: np.random.Generator,
+    reader: Reader | None = None,
+) -> Sample:
     """Draw a batch.
 
     Args:
@@ -175,6 +186,7 @@ def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.r
         count: Batch size B.
         config: How samples are drawn.
         rng: Source of all chance.
+        reader: Stands for the memory; `read_frames` if `None`.
 
     Returns:
         The batch, on the clips' device.
@@ -230,7 +242,7 @@ def draw_sample(clips: LatentClips, count: int, config: SamplesConfig, rng: np.r
     left_out = amount(config.missing, count, 1, 1, 1) * (amount(1.0, count, 1, 1, 1) < 0.5)
     there &= amount(1.0, *depth.shape) >= left_out
     there &= not alone
-    read = read_frames(stored, torch.where(there, depth, 0.0), poses, pose, clips.intrinsics)
+    read = (reader or read_frames)(stored, torch.where(there, depth, 0.0), poses, pose, clips.intrinsics)
     references = None
     if frames_kept > 1 and not alone and rng.random() < config.reference_share:
         references = stored[:, :1]

@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 
+from mirage_sim.baselines.weights import KINDS
 from mirage_sim.errors import FileFormatError
 from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel, load_folder
+from mirage_sim.training.baselines import train_baseline
 from mirage_sim.training.codec import train_codec
 from mirage_sim.training.data import ClipsConfig, read_clips, record_clips
 from mirage_sim.training.depth import train_depth
@@ -26,6 +28,7 @@ from mirage_sim.training.refine import train_refine
 from mirage_sim.training.resample import train_resample
 from mirage_sim.training.samples import encode_clips
 
+BASELINES = tuple(f"baseline-{kind}" for kind in KINDS)
 STAGES = (
     "data",
     "codec",
@@ -37,6 +40,7 @@ STAGES = (
     "finetune",
     "refine",
     "distil",
+    *BASELINES,
     "export",
 )
 
@@ -61,6 +65,7 @@ SCHEDULES = {
     "finetune": Schedule(1300, 32, 8e-4, 500),
     "refine": Schedule(6500, 32, 1e-3, 500),
     "distil": Schedule(1800, 32, 3e-4, 500),
+    **{name: Schedule(2400, 32, 5e-4, 200) for name in BASELINES},
 }
 
 ON_LATENTS = {
@@ -116,6 +121,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             shutil.copy2(out / "model" / name, args.to / name)
         return {"model": str(args.to)}
     _train(args, out)
+    if args.stage in BASELINES:
+        return {"weights": str(out / "baselines" / f"{args.stage.removeprefix('baseline-')}.safetensors")}
     return {"model": str(out / "model"), "log": str(out / f"{args.stage}.jsonl")}
 
 
@@ -138,6 +145,9 @@ def _train(args: argparse.Namespace, out: Path) -> None:
     encoded = encode_clips(model, clips, out / "train-latents.safetensors").to(model.device)
     encoded_held_out = encode_clips(model, held_out, out / "validation-latents.safetensors").to(model.device)
     clips = replace(clips, rgb=clips.rgb[:0])  # the pictures are no longer needed
+    if args.stage in BASELINES:
+        train_baseline(args.stage.removeprefix("baseline-"), model, encoded, encoded_held_out, config, out)
+        return
     if args.stage in ON_LATENTS:
         ON_LATENTS[args.stage](model, encoded, encoded_held_out, config, out)
     else:

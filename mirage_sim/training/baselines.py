@@ -1,0 +1,183 @@
+"""Baselines: each learns its own resampler and its own memory branch, for what its memory tells.
+
+Reading another memory costs more than a step of training (colour points are decoded, drawn and encoded), so
+samples are drawn in rounds and picked from many times. In later rounds a share of the remembered frames are
+as the resampler of the round before drew them, as on a walk where a place is written anew from nearer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mirage_sim.baselines.appended import AppendedTokens
+from mirage_sim.baselines.colour_points import ColourPoints
+from mirage_sim.baselines.weights import KINDS, save_baseline, with_own_parts
+from mirage_sim.errors import InputError
+from mirage_sim.memory import Memory, MemoryRead
+from mirage_sim.model.condition import build_condition
+from mirage_sim.model.world_model import WorldModel
+from mirage_sim.training.generator import flow_loss
+from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
+from mirage_sim.training.resample import keep_drawn, known_error
+from mirage_sim.training.samples import LatentClips, Reader, Sample, SamplesConfig, draw_sample
+
+VOXELS = (0.01, 0.03)  # metres; batches take them in turn
+ROUNDS = 2
+POOL = 160  # batches of a round
+VALIDATION_BATCHES = 4
+BRANCH_SHARE = 0.25  # of the steps go to the branch, the rest to the resampler
+Pool = Callable[[], list[Sample]]
+
+
+def memory_of(kind: str, model: WorldModel, worlds: int, voxel: float) -> Memory:
+    """An empty memory of the kind that is trained."""
+    if kind == "colours":
+        return ColourPoints(model.codec, model.config.memory, worlds, model.device, voxel)
+    return AppendedTokens(replace(model.config.memory, dtype="float32"), worlds, model.device)
+
+
+def reader_of(kind: str, model: WorldModel, voxel: float) -> Reader:
+    """Write stored frames into a memory and read it, as `read_frames` does for the latent memory."""
+
+    def read(latents: Tensor, depth: Tensor, poses: Tensor, target: Tensor, intrinsics: Tensor) -> MemoryRead:
+        memory = memory_of(kind, model, len(latents), voxel)
+        lens = intrinsics.expand(*poses.shape[:2], 3, 3)
+        frames = model.codec.decode(latents) if memory.wants_frames else None
+        memory.write(latents, depth, poses, lens, frames=frames)
+        return memory.read(target, lens[:, :1], (latents.shape[-2], latents.shape[-1]))
+
+    return read
+
+
+@torch.no_grad()
+def draw_pool(
+    kind: str, model: WorldModel, clips: LatentClips, batches: int, batch_size: int, seed: Sequence[int]
+) -> list[Sample]:
+    """Draw samples through a baseline's memory; what its resampler makes of them is kept among the clips.
+
+    Args:
+        kind: One of `KINDS`.
+        model: With the baseline's own parts.
+        clips: Encoded clips; `redrawn` is updated where there is one.
+        batches: How many.
+        batch_size: Samples in each.
+        seed: Seeds every batch.
+
+    Returns:
+        The batches, latents in 16 bit.
+    """
+    samples = replace(SamplesConfig(), memory_dropout=0.0, reference_share=0.0)
+    pool = []
+    for index in tqdm(range(batches), desc=f"read {kind}", mininterval=5.0):
+        reader = reader_of(kind, model, VOXELS[index % len(VOXELS)])
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            sample = draw_sample(clips, batch_size, samples, np.random.default_rng([*seed, index]), reader)
+            if clips.redrawn is not None:
+                drawn = model.resampler(build_condition(sample.read, model.config.extras))
+                keep_drawn(clips, sample, drawn)
+        read = replace(sample.read, latents=sample.read.latents.half())
+        pool.append(replace(sample, target=sample.target.half(), read=read))
+    return pool
+
+
+def train_baseline(
+    kind: str,
+    model: WorldModel,
+    clips: LatentClips,
+    held_out: LatentClips,
+    config: StageConfig,
+    out: Path,
+) -> Path:
+    """Train a baseline's own parts beside a model that stays as it is.
+
+    Args:
+        kind: One of `KINDS`.
+        model: Trained world model.
+        clips: Encoded training clips.
+        held_out: Encoded validation clips, for the log only.
+        config: Length (of all parts together) and rate.
+        out: Folder of the run; receives `baselines/<kind>.safetensors`.
+
+    Returns:
+        That file.
+
+    Raises:
+        InputError: If the kind is unknown.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind must be one of {KINDS}, got {kind!r}")
+    model = with_own_parts(model, extras=kind != "appended")
+    clips = replace(clips, redrawn=clips.latents.clone())
+    given = draw_pool(kind, model, held_out, VALIDATION_BATCHES, config.batch_size, [7])
+    branch_steps = max(1, round(BRANCH_SHARE * config.steps))
+    steps = max(1, (config.steps - branch_steps) // ROUNDS)
+    for lap in range(ROUNDS):
+        # drawn when it is first needed: not for a round that is already behind
+        pool = cache(partial(draw_pool, kind, model, clips, POOL, config.batch_size, (config.seed, lap)))
+
+        def resample_loss(module: nn.Module, pool: Pool = pool) -> BatchLoss:
+            def loss(rng: np.random.Generator) -> Tensor:
+                sample = pick(pool(), rng)
+                drawn = module(build_condition(sample.read, model.config.extras))
+                return known_error(drawn, sample.target, sample.read)
+
+            return loss
+
+        def validate(module: nn.Module) -> dict[str, float]:
+            errors = []
+            for sample in map(widen, given):
+                with torch.autocast(model.device.type, dtype=torch.bfloat16):
+                    drawn = module(build_condition(sample.read, model.config.extras))
+                found = (
+                    known_error(each, sample.target, sample.read) for each in (drawn, sample.read.latents)
+                )
+                errors.append([float(error) for error in found])
+            drawn_error, read_error = np.mean(errors, axis=0)
+            return {"validation_known": float(drawn_error), "validation_as_read": float(read_error)}
+
+        model.requires_grad_(False)
+        model.resampler.requires_grad_(True)
+        lap_config = replace(config, steps=steps, seed=config.seed + lap)
+        run_stage(f"{kind}-resample-{lap}", model.resampler, resample_loss, lap_config, out, validate)
+
+    def branch_loss(module: nn.Module) -> BatchLoss:
+        def loss(rng: np.random.Generator) -> Tensor:
+            return flow_loss(model, module, pick(pool(), rng), rng, memory=True)
+
+        return loss
+
+    def validate_branch(module: nn.Module) -> dict[str, float]:
+        errors = []
+        for index, sample in enumerate(map(widen, given)):
+            rng = np.random.default_rng([7, index])
+            with torch.autocast(model.device.type, dtype=torch.bfloat16):
+                errors.append(float(flow_loss(model, module, sample, rng, memory=True, from_noise=0.0)))
+        return {"validation_unknown": float(np.mean(errors))}
+
+    model.requires_grad_(False)
+    model.generator.branch.requires_grad_(True)
+    branch_config = replace(config, steps=branch_steps, learning_rate=0.5 * config.learning_rate)
+    run_stage(f"{kind}-branch", model.generator, branch_loss, branch_config, out, validate_branch)
+    model.requires_grad_(False)
+    path = out / "baselines" / f"{kind}.safetensors"
+    save_baseline(model, path)
+    return path
+
+
+def widen(sample: Sample) -> Sample:
+    """Latents in 32 bit."""
+    read = replace(sample.read, latents=sample.read.latents.float())
+    return replace(sample, target=sample.target.float(), read=read)
+
+
+def pick(pool: list[Sample], rng: np.random.Generator) -> Sample:
+    """Pick a batch of the pool."""
+    return widen(pool[int(rng.integers(len(pool)))])
