@@ -21,14 +21,22 @@ from mirage_sim.evaluation.options import (
     load_model,
 )
 from mirage_sim.evaluation.realism import RealismConfig, evaluate_realism, realism_table
+from mirage_sim.evaluation.trajectories import (
+    TrajectoriesConfig,
+    evaluate_trajectories,
+    trajectories_table,
+    write_scene_sequences,
+)
 from mirage_sim.evaluation.walk import WalkRunConfig, evaluate_walk, walk_table
 from mirage_sim.evaluation.worlds import WorldsConfig
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.scenes import SPLITS
 
+_SCENE_HW = (180, 320)  # of the frames that are written for trajectories
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `codec`, `depth`, `loop`, `realism`, `walk` and `consistency`.
+    """Add `codec`, `depth`, `loop`, `realism`, `walk`, `consistency` and `trajectories`.
 
     Args:
         parser: Of `mirage-sim eval`.
@@ -78,6 +86,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     compared.add_argument("--batch", type=int, default=8, help="worlds at once (default: %(default)s)")
     add_world_options(compared)
+    along = kinds.add_parser("trajectories", help="along camera files of RealEstate10K's format, and back")
+    along.add_argument(
+        "--folder",
+        type=Path,
+        help="holds <name>.txt and frames <name>/<timestamp>.png (default: test scenes, written to --out)",
+    )
+    along.add_argument("--methods", nargs="+", default=["latent", "none"], help="(default: %(default)s)")
+    along.add_argument("--recovered", type=Path, help="recovered cameras, <name>-<method>.txt")
+    along.add_argument("--scale", type=float, default=1.0, help="metres of a file's unit (default: 1)")
+    along.add_argument("--frames", type=int, default=64, help="of a file at most (default: %(default)s)")
+    along.add_argument("--scenes", type=int, default=8, help="to write (default: %(default)s)")
+    along.add_argument("--seed", type=int, default=0, help="of walks and noise (default: %(default)s)")
     for name, each in kinds.choices.items():
         add_model_options(each, f"eval-{name}")
 
@@ -98,7 +118,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return finish(f"eval {args.evaluation}", args, config, model, result, table, time.perf_counter() - began)
 
 
-Config = FramesConfig | DepthConfig | LoopConfig | RealismConfig | WalkRunConfig | ConsistencyConfig
+Config = (
+    FramesConfig
+    | DepthConfig
+    | LoopConfig
+    | RealismConfig
+    | WalkRunConfig
+    | ConsistencyConfig
+    | TrajectoriesConfig
+)
 
 
 def _config(args: argparse.Namespace) -> Config:
@@ -111,6 +139,10 @@ def _config(args: argparse.Namespace) -> Config:
         return WalkRunConfig(
             args.split, args.index, args.seed, args.steps, args.laps, args.window, memory=not args.no_memory
         )
+    if args.evaluation == "trajectories":
+        folder = args.folder if args.folder is not None else args.out / "scenes"
+        methods = tuple(args.methods)
+        return TrajectoriesConfig(folder, methods, args.recovered, args.scale, args.frames, args.seed)
     if args.evaluation == "consistency":
         compared = WorldsConfig(args.split, args.worlds, args.seed)
         return ConsistencyConfig(compared, tuple(args.methods), tuple(args.ways), args.every, args.batch)
@@ -131,6 +163,11 @@ def _measure(args: argparse.Namespace, model: WorldModel, config: Config) -> tup
     if isinstance(config, LoopConfig):
         result = evaluate_loop(model, config, args.out)
         return result, loop_table(result)
+    if isinstance(config, TrajectoriesConfig):
+        if args.folder is None:
+            write_scene_sequences(config.folder, args.scenes, config.frames, _SCENE_HW, config.seed)
+        result = evaluate_trajectories(model, config, args.out)
+        return result, trajectories_table(result)
     if isinstance(config, ConsistencyConfig):
         result = evaluate_consistency(model, config, args.out)
         videos = [Path(name) for name in result["files"] if name.endswith(".mp4")]
