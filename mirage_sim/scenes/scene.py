@@ -20,7 +20,9 @@ from mirage_sim.geometry.cameras import rescale_intrinsics
 from mirage_sim.geometry.conventions import (
     cam2world_to_pybullet_view,
     intrinsics_to_pybullet_projection,
+    matrix_to_quat_wxyz,
     pybullet_depth_to_metres,
+    wxyz_to_xyzw,
 )
 from mirage_sim.geometry.poses import from_yaw_pitch
 from mirage_sim.scenes.furnish import furnish
@@ -108,7 +110,36 @@ class Scene:
         Image.fromarray(image).save(path, compress_level=1)
         return int(pybullet.loadTexture(str(path), physicsClientId=self._client))
 
-    def _add_body(self, label: str, wavefront_text: str, texture: int, folder: Path) -> None:
+    def add_body(self, label: str, mesh: Mesh) -> int:
+        """Put a thing into the flat that may be moved; it stands at the origin and is no obstacle.
+
+        Args:
+            label: What `labels` calls it.
+            mesh: Its shape and colours.
+
+        Returns:
+            Its id, as in `View.segmentation`.
+        """
+        palette = Palette()
+        uv = mesh.palette_uvs(palette)
+        with tempfile.TemporaryDirectory(prefix="scene-files-") as name:
+            texture = self._load_texture(Path(name) / "palette.png", palette.texture())
+            text = wavefront(np.concatenate(mesh.vertices), np.concatenate(mesh.normals), uv)
+            return self._add_body(label, text, texture, Path(name))
+
+    def place_body(self, body: int, pose: Tensor) -> None:
+        """Move a thing.
+
+        Args:
+            body: Id that `add_body` gave.
+            pose: World from the thing's own axes, [4, 4].
+        """
+        xyzw = wxyz_to_xyzw(matrix_to_quat_wxyz(pose[:3, :3]))
+        pybullet.resetBasePositionAndOrientation(
+            body, pose[:3, 3].tolist(), xyzw.tolist(), physicsClientId=self._client
+        )
+
+    def _add_body(self, label: str, wavefront_text: str, texture: int, folder: Path) -> int:
         path = folder / f"body{len(self.labels)}.obj"
         path.write_text(wavefront_text)
         shape = pybullet.createVisualShape(
@@ -119,6 +150,7 @@ class Scene:
             raise StateError(f"the renderer did not take the mesh of a {label}")
         pybullet.changeVisualShape(body, -1, textureUniqueId=texture, physicsClientId=self._client)
         self.labels[body] = label
+        return body
 
     @property
     def rooms(self) -> list[Room]:
