@@ -22,9 +22,10 @@ from mirage_sim.evaluation.loop import LEAST_SEEN, flipped_psnr
 from mirage_sim.evaluation.methods import LABELS, Method, make_method
 from mirage_sim.evaluation.metrics import gradient_energy, psnr, ssim
 from mirage_sim.evaluation.perceptual import lpips_distance
-from mirage_sim.evaluation.revisits import WAYS, Revisit, make_revisits
+from mirage_sim.evaluation.revisits import WAYS, Revisit, cell_depths, make_revisits
 from mirage_sim.evaluation.rollout import Rollout, go
 from mirage_sim.evaluation.rows import Row, Rows, summarise, write_csv
+from mirage_sim.evaluation.variants import TrueDepth
 from mirage_sim.evaluation.worlds import WorldsConfig, seen_before
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
@@ -83,26 +84,54 @@ def evaluate_consistency(model: WorldModel, config: ConsistencyConfig, out: Path
         FileFormatError: If the folder holds rows of another run.
     """
     methods = [make_method(name, model) for name in config.methods]
-    rows = Rows(out, {"worlds": asdict(config.worlds), "every": config.every, "model": model.weights_hash})
-    hw = (model.config.height, model.config.width)
-    files = []
-    bar = tqdm(total=len(config.ways) * config.worlds.worlds, desc="consistency", unit="walk", disable=None)
-    for way in config.ways:
+    rows, files = compare(methods, model, config.worlds, config.ways, config.every, config.batch, out)
+    return summarise(rows) | {"aims": [], "files": files}
+
+
+def compare(
+    methods: Sequence[Method],
+    model: WorldModel,
+    worlds: WorldsConfig,
+    ways: Sequence[str],
+    every: int,
+    batch: int,
+    out: Path,
+) -> tuple[list[Row], list[str]]:
+    """Lead all methods along all ways, and keep the rows as they come.
+
+    Args:
+        methods: Ways to remember.
+        model: Tells image size and lens, and whose hash rows must have in common.
+        worlds: Which worlds.
+        ways: Names, see `ALL_WAYS`.
+        every: Steps between compared poses.
+        batch: Worlds at once.
+        out: Folder for rows, table, videos.
+
+    Returns:
+        The rows of these methods and ways, and the files written.
+
+    Raises:
+        FileFormatError: If the folder holds rows of another run.
+    """
+    kept = Rows(out, {"worlds": asdict(worlds), "every": every, "model": model.weights_hash})
+    hw, files = (model.config.height, model.config.width), []
+    bar = tqdm(total=len(ways) * worlds.worlds, desc="compare", unit="walk", disable=None)
+    for way in ways:
         plan = "out-32" if way == REENTRY else way
-        for first in range(0, config.worlds.worlds, config.batch):
-            indices = range(first, min(first + config.batch, config.worlds.worlds))
-            todo = [m for m in methods if not all(rows.has(way, m.name, index) for index in indices)]
+        for first in range(0, worlds.worlds, batch):
+            indices = range(first, min(first + batch, worlds.worlds))
+            todo = [m for m in methods if not all(kept.has(way, m.name, index) for index in indices)]
             if todo:
-                group = make_revisits(plan, config.worlds, model.intrinsics(), hw, config.every, indices)
-                told = _measure_group(list(group), way, todo, config.every, out if first == 0 else None)
-                rows.add(told)
+                group = list(make_revisits(plan, worlds, model.intrinsics(), hw, every, indices))
+                kept.add(_measure_group(group, way, todo, every, out if first == 0 else None))
             bar.update(len(indices))
         video = out / f"{way}.mp4"
         files += [str(video)] if video.exists() else []
     bar.close()
-    told = [row for row in rows.rows if row["way"] in config.ways and row["method"] in config.methods]
-    files.append(str(write_csv(told, out / "rows.csv")))
-    return summarise(told) | {"aims": [], "files": files}
+    names = {method.name for method in methods}
+    rows = [row for row in kept.rows if row["way"] in ways and row["method"] in names]
+    return rows, [*files, str(write_csv(rows, out / "rows.csv"))]
 
 
 def _measure_group(
@@ -113,6 +142,9 @@ def _measure_group(
     rows, shown = [], {}
     for method in methods:
         decode = None if videos is not None else set(compared_places(group[0], every))
+        if isinstance(method.model.depth_head, TrueDepth):
+            stride = method.model.codec.spatial_stride
+            method.model.depth_head.begin(torch.stack([cell_depths(world, stride) for world in group]))
         engine, first = begin(method, group)
         began = time.perf_counter()
         rollout = lead(method, engine, first, group, decode, reenter)

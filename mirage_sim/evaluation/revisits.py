@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mirage_sim.evaluation.worlds import WorldsConfig, plan_out
-from mirage_sim.geometry import a_b_c_a, from_yaw_pitch, yaw_pitch, yaw_sweep
+from mirage_sim.geometry import a_b_c_a, from_yaw_pitch, rescale_intrinsics, yaw_pitch, yaw_sweep
 from mirage_sim.scenes import Scene, first_seeds, make_scene
 
 Array = np.ndarray[Any, Any]
@@ -29,6 +29,7 @@ class Revisit:
 
     Attributes:
         index: World, its place in the split.
+        scene_seed: Seed of the scene.
         noise_seed: Seed of everything that is generated.
         intrinsics: [3, 3] in pixels.
         cam2world: Cameras [P, 4, 4].
@@ -39,6 +40,7 @@ class Revisit:
     """
 
     index: int
+    scene_seed: int
     noise_seed: int
     intrinsics: Tensor
     cam2world: Tensor
@@ -161,6 +163,7 @@ def make_revisits(
             views = [scene.render(cameras[place], intrinsics, hw) for place in places]
         yield Revisit(
             index,
+            seeds[index],
             1000 * config.seed + index,
             intrinsics,
             cameras,
@@ -169,3 +172,24 @@ def make_revisits(
             np.stack([view.rgb for view in views]),
             torch.from_numpy(np.stack([view.depth for view in views])),
         )
+
+
+def cell_depths(world: Revisit, stride: int) -> Tensor:
+    """Draw the true depths of every place of a way.
+
+    Args:
+        world: Which way.
+        stride: Pixels per cell.
+
+    Returns:
+        z-depth [P, h, w] in metres at latent resolution, 0 for the sky.
+    """
+    lens = rescale_intrinsics(world.intrinsics, 1.0 / stride)
+    hw = (world.frames.shape[1] // stride, world.frames.shape[2] // stride)
+    drawn: dict[bytes, Array] = {}
+    with make_scene(world.scene_seed) as scene:
+        for camera in world.cam2world:
+            pose = camera.numpy().tobytes()
+            if pose not in drawn:
+                drawn[pose] = scene.render(camera, lens, hw).depth
+    return torch.from_numpy(np.stack([drawn[camera.numpy().tobytes()] for camera in world.cam2world]))

@@ -39,6 +39,7 @@ class MemoryConfig:
         filter_edges: Drop tokens that fly between two surfaces.
         filter_free_space: Drop tokens in space that a keyframe looked through.
         keyframes: Which views are kept for the free-space filter and as references.
+        fuse: Write a token only where its surface is not held as well; without, every token is an entry.
         glimpses: Views per world at most whose imagined cells without a place in space are kept, to be shown
             again to the same camera; a full ring replaces its oldest, 0 keeps none.
     """
@@ -58,6 +59,7 @@ class MemoryConfig:
     filter_edges: bool = True
     filter_free_space: bool = True
     keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)
+    fuse: bool = True
     glimpses: int = 64
 
     def is_sky(self, depth: Tensor) -> Tensor:

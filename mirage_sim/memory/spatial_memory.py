@@ -222,7 +222,8 @@ class SpatialMemory:
             held = match_surface(*cloud, *camera, depth[:, t : t + 1], slack[:, t : t + 1])
             self._entries.touch(held.index.flatten(1), self._clock)
             finer = held.log_scale[:, 0] > self.config.refine_log_scale
-            fresh = keep[:, t] & (~held.mask[:, 0] | finer)  # [B, h, w]
+            news = ~held.mask[:, 0] | finer if self.config.fuse else torch.ones_like(finer)
+            fresh = keep[:, t] & news  # [B, h, w]
             self._entries.append(
                 fresh.flatten(1),
                 latents[:, t].flatten(2).transpose(1, 2),

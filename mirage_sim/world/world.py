@@ -322,14 +322,9 @@ class World:
         """References of the chosen worlds, see `group_references`."""
         if not self.config.memory or self.model.config.references == 0:
             return [(torch.arange(len(index), device=self.device), None)]
-        found = self.memory.references(
-            views.cam2world[:, -1],
-            views.intrinsics[:, -1],
-            self.model.latent_hw,
-            self.model.config.references,
-            self.config.reference_voxel,
-            self.config.reference_overlap,
-        )
+        camera = (views.cam2world[:, -1], views.intrinsics[:, -1], self.model.latent_hw)
+        overlap = (self.config.reference_voxel, self.config.reference_overlap)
+        found = self.memory.references(*camera, self.model.config.references, *overlap)
         return group_references(found, index)
 
     def _spatial_memory(self, num_worlds: int) -> Memory:
@@ -370,8 +365,9 @@ class World:
             made = self.model.codec.decode(latents, context)  # [b, F, 3, H, W]
         clock.lap("decode")
         if self.config.memory:
-            finer = read.log_scale > self.model.config.memory.refine_log_scale
-            keep = trusted & (~read.mask | finer)
+            settings = self.model.config.memory
+            finer = read.log_scale > settings.refine_log_scale
+            keep = trusted & (~read.mask | finer) if settings.fuse else trusted
             written = (whole(latents), whole(depth), *views, whole(keep), chosen, whole(~read.mask))
             if self.memory.wants_frames:
                 shown, shown_depth = seen if seen is not None else (made, None)

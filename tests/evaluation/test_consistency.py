@@ -40,7 +40,7 @@ def still() -> Revisit:
     cameras, pairs = there_and_back(out, 2)
     picture = np.random.default_rng(0).integers(0, 200, (SIZE, SIZE, 3), dtype=np.uint8)
     frames, depth = np.stack([picture] * 3), torch.full((3, SIZE, SIZE), 2.0)
-    return Revisit(0, 0, make_intrinsics(SIZE, SIZE, 75.0), cameras, pairs, [0, 2, 4], frames, depth)
+    return Revisit(0, 0, 0, make_intrinsics(SIZE, SIZE, 75.0), cameras, pairs, [0, 2, 4], frames, depth)
 
 
 def scores(world: Revisit, frames: np.ndarray) -> dict[str, float]:

@@ -328,3 +328,12 @@ def test_without_glimpses_a_read_is_all_there_is() -> None:
     everything = torch.ones(1, 1, *HW, dtype=torch.bool)
     write(kept, pose, keep_mask=~everything, imagined=everything)
     assert not kept.recall(kept.read(pose, intrinsics(1, 1), HW), pose).mask.any()
+
+
+def test_without_fusion_every_token_is_an_entry() -> None:
+    pose = camera()[None, None]
+    kept, all_of_them = memory(), memory(fuse=False)
+    for each in (kept, all_of_them):
+        for seed in range(3):
+            each.write(latents(seed, 1, 1), box_depth(pose), pose, intrinsics(1, 1))
+    assert int(all_of_them.stats().entries) == 3 * int(kept.stats().entries)
