@@ -42,8 +42,9 @@ COMMANDS = {
         "mirage_sim.evaluation.commands", "measure a world model on places it has never seen", True
     ),
     "bench": Command(
-        "mirage_sim.evaluation.bench", "measure milliseconds of a step and of a memory read", True
+        "mirage_sim.evaluation.bench", "measure milliseconds of a step, a memory read and a chunk", True
     ),
+    "results": Command("mirage_sim.cli.results", "write the tables of a document from measured results"),
 }
 
 

@@ -1,0 +1,222 @@
+"""Results: the tables of a document, written anew from the `results.json` files of evaluations.
+
+A document marks each table with `<!-- results: NAME -->` before and `<!-- /results -->` behind it; what
+stands between is replaced, everything else stays.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mirage_sim.errors import FileFormatError
+from mirage_sim.evaluation.ablations import SHOWN
+from mirage_sim.evaluation.consistency_report import FIGURES
+from mirage_sim.evaluation.methods import LABELS
+from mirage_sim.evaluation.report import show
+
+_MARKED = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+Figures = Mapping[str, Any]
+
+
+def write_results(document: Path, folder: Path) -> list[str]:
+    """Write the tables of a document anew.
+
+    Args:
+        document: Markdown file with marks.
+        folder: Holds `eval-loop/results.json` and so on, as the commands write them under `out/`.
+
+    Returns:
+        Names of the tables written.
+
+    Raises:
+        FileFormatError: If a mark is unknown, or results are missing or damaged; the document stays then.
+    """
+    text = document.read_text(encoding="utf-8")
+    names: list[str] = []
+
+    def fill(found: re.Match[str]) -> str:
+        name = found[2]
+        if name not in TABLES:
+            raise FileFormatError(f"{document} must mark tables among {sorted(TABLES)}, got {name!r}")
+        names.append(name)
+        source, lay_out = TABLES[name]
+        return f"{found[1]}\n{lay_out(read_figures(folder / source / 'results.json'))}\n\n{found[3]}"
+
+    written = _MARKED.sub(fill, text)
+    temporary = document.with_suffix(".tmp")
+    temporary.write_text(written, encoding="utf-8")
+    temporary.replace(document)
+    return names
+
+
+def read_figures(path: Path) -> Figures:
+    """Read the figures of one evaluation."""
+    try:
+        figures: Figures = json.loads(path.read_text())["figures"]
+    except (OSError, ValueError, KeyError) as error:
+        raise FileFormatError(f"{path} must hold results of an evaluation, got {error!r}") from error
+    return figures
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _loop(path: str, names: Sequence[tuple[str, str, int, str]]) -> Callable[[Figures], str]:
+    def lay_out(figures: Figures) -> str:
+        told = figures["paths"][path]
+        rows = []
+        for label, key, digits, aim in names:
+            cells = [show(told[who].get(key), digits) for who in ("on", "off", "on_minus_off", "ceiling")]
+            rows.append([label, *("" if cell == "-" else cell for cell in cells), aim])
+        return markdown(["", "memory on", "memory off", "on − off", "codec's ceiling", "aim"], rows)
+
+    return lay_out
+
+
+def _realism(figures: Figures) -> str:
+    rows = []
+    for region, label in (
+        ("new", "cells new to the memory"),
+        ("imagined", "all that the first frame had not seen"),
+    ):
+        told = figures["sharpness"][region]
+        cells = [show(told[who], 2) for who in ("on", "off", "codec")]
+        rows.append([f"sharpness, {label}", *cells, "", "0.8–1.2"])
+    for region, label in (
+        ("new", "cells new to the memory"),
+        ("imagined", "all that the first frame had not seen"),
+    ):
+        distance = figures["frechet"][region]["pooled"]
+        cells = [show(distance[who], 2) for who in ("on", "off", "codec", "truth_halves")]
+        rows.append([f"Fréchet distance of pooled codec latents, {label}", *cells, ""])
+    spread = figures["diversity"]
+    told = f"{show(spread['latent']['mean'])}, {show(spread['pixel']['mean'])}"
+    rows.append(["spread over seeds: latents, pixels in [−1, 1]", told, "", "", "", ""])
+    header = ["", "memory on", "memory off", "codec", "truth, one half against the other", "aim"]
+    return markdown(header, rows)
+
+
+def _memory(figures: Figures) -> str:
+    timed = next(iter(figures["methods"].values()))[0]
+    parts = [part for part in timed if part not in ("cache_mib", "entries")]
+    rows = []
+    for name, chunks in figures["methods"].items():
+        last = chunks[-1]
+        middle = sorted(chunks, key=lambda chunk: float(chunk[parts[-1]]))[len(chunks) // 2]
+        cells = [show(1000.0 * middle[part], 2 if middle[part] < 0.1 else 0) for part in parts]
+        ratio = figures["ratios"].get(name, {})
+        whole = "total" if "total" in parts else "condition"
+        rows.append(
+            [
+                LABELS[name],
+                *cells,
+                f"{last['cache_mib']:.2f}",
+                f"{last['entries']:,.0f}",
+                show(ratio.get(whole), 1),
+            ]
+        )
+    header = [
+        "ms a frame, median chunk",
+        *parts,
+        "cache at the end, MiB",
+        "entries",
+        "time over latent memory's",
+    ]
+    return markdown(header, rows)
+
+
+def _consistency(figures: Figures) -> str:
+    names = (
+        "self_psnr",
+        "flip_psnr",
+        "closure_psnr",
+        "seen_psnr",
+        "truth_psnr",
+        "sharpness",
+        "step_ms",
+        "bytes",
+    )
+    rows = []
+    for way, by_method in figures["ways"].items():
+        for method, told in by_method.items():
+            cells = [show(told.get(name), FIGURES[name][1]) for name in names]
+            size = told["bytes"]["mean"] / 2**20
+            rows.append([way, LABELS[method], *cells, f"{size:.2f}"])
+    return markdown(["way", "", *(FIGURES[name][0] for name in names), "MiB"], rows)
+
+
+def _ablations(figures: Figures) -> str:
+    rows = [
+        [way, name, *(show(told.get(key), digits) for key, (_, digits) in SHOWN.items())]
+        for way, by_variant in figures["ways"].items()
+        for name, told in by_variant.items()
+    ]
+    return markdown(["way", "", *(label for label, _ in SHOWN.values())], rows)
+
+
+def _moving(figures: Figures) -> str:
+    rows = []
+    for name, told in figures["filters"].items():
+        gain = figures["gain"].get(name, {})
+        cells = []
+        for place in ("here", "aside"):
+            cells += [show(told[f"psnr_{place}"], 1), show(gain.get(f"psnr_{place}"), 1)]
+        rows.append([name, *cells, show(told["known_aside"], 2), show(told["entries"], 0)])
+    header = ["filters", "same camera, dB", "gain", "0.3 m aside, dB", "gain", "known", "entries"]
+    return markdown(header, rows)
+
+
+def _trajectories(figures: Figures) -> str:
+    by_method = figures["methods"]
+    wanted = {"psnr_c": 1, "ssim_c": 3, "lpips_c": 3, "psnr": 1, "ssim": 3, "lpips": 3}
+    told = {name: d for name, d in wanted.items() if any(each[name]["worlds"] for each in by_method.values())}
+    rows = [
+        [LABELS[method], *(show(each[name], digits) for name, digits in told.items())]
+        for method, each in by_method.items()
+    ]
+    return markdown(["", *(name.upper() for name in told)], rows)
+
+
+TABLES: dict[str, tuple[str, Callable[[Figures], str]]] = {
+    "loop-out": (
+        "eval-loop",
+        _loop(
+            "out",
+            (
+                ("self-consistency, first against second visit, dB", "self_psnr", 1, "34, +10"),
+                ("the same, SSIM", "self_ssim", 3, ""),
+                ("the same, time-flipped as in MIND, dB", "flip_psnr", 1, ""),
+                ("closure, last against true first frame, dB", "closure_psnr", 1, "30, +10"),
+                ("truth where the first frame had seen it, step 1, dB", "seen_psnr_1", 1, ""),
+                ("the same, step 8", "seen_psnr_8", 1, ""),
+                ("the same, step 32", "seen_psnr_32", 1, "21"),
+            ),
+        ),
+    ),
+    "loop-yaw": (
+        "eval-loop",
+        _loop(
+            "yaw",
+            (
+                ("self-consistency, dB", "self_psnr", 1, "34, +10"),
+                ("the same, SSIM", "self_ssim", 3, ""),
+                ("closure, dB", "closure_psnr", 1, "30, +10"),
+            ),
+        ),
+    ),
+    "realism": ("eval-realism", _realism),
+    "memory": ("bench-memory", _memory),
+    "memory-full-size": ("bench-memory-full-size", _memory),
+    "consistency": ("eval-consistency", _consistency),
+    "ablations": ("eval-ablations", _ablations),
+    "moving": ("eval-moving", _moving),
+    "trajectories": ("eval-trajectories", _trajectories),
+}
+"""By name: the folder of the results, and how they are laid out."""
