@@ -134,4 +134,5 @@ class StoredMemory:
 def append(store: Store, **parts: Tensor) -> None:
     """Append entries to a world."""
     for name, part in parts.items():
-        store[name] = torch.cat([store[name], part.to(store[name].dtype)])
+        held, new = store[name], part.to(store[name].dtype)
+        store[name] = torch.cat([held, new]) if len(held) else new.clone()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mirage_sim.baselines.appended import AppendedTokens
 from mirage_sim.baselines.colour_points import ColourPoints
+from mirage_sim.baselines.retrieved import RetrievedFrames
 from mirage_sim.baselines.weights import load_baseline
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.full_size import VOXELS
@@ -19,6 +20,7 @@ LABELS = {
     "colours-1cm": "colour points, 1 cm",
     "colours-3cm": "colour points, 3 cm",
     "appended": "appended tokens",
+    "retrieved": "retrieved frames only",
     "none": "last frames only",
 }
 
@@ -64,11 +66,14 @@ def make_method(name: str, model: WorldModel) -> Method:
         return Method(name, model)
     if name == "none":
         return Method(name, model, memory=False)
-    own = load_baseline(model, "appended" if name == "appended" else "colours")
+    own = load_baseline(model, "colours" if name in VOXELS else name)
     settings, device = own.config.memory, own.device
-    if name == "appended":
-        return Method(name, own, make_memory=lambda count: AppendedTokens(settings, count, device))
-    voxel = VOXELS[name]
-    return Method(
-        name, own, make_memory=lambda count: ColourPoints(own.codec, settings, count, device, voxel)
-    )
+
+    def make_memory(count: int) -> Memory:
+        if name == "appended":
+            return AppendedTokens(settings, count, device)
+        if name == "retrieved":
+            return RetrievedFrames(settings, count, device)
+        return ColourPoints(own.codec, settings, count, device, VOXELS[name])
+
+    return Method(name, own, make_memory=make_memory)

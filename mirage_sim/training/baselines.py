@@ -1,8 +1,10 @@
-"""Baselines: each learns its own resampler and its own memory branch, for what its memory tells.
+"""Baselines: each learns its own parts for what its memory tells.
 
-Reading another memory costs more than a step of training (colour points are decoded, drawn and encoded), so
-samples are drawn in rounds and picked from many times. In later rounds a share of the remembered frames are
-as the resampler of the round before drew them, as on a walk where a place is written anew from nearer.
+Where something is read, these are the resampler and the memory branch. Reading another memory costs more than
+a step of training (colour points are decoded, drawn and encoded), so samples are drawn in rounds and picked
+from many times. In later rounds a share of the remembered frames are as the resampler of the round before drew
+them, as on a walk where a place is written anew from nearer. Where frames are shown as references, adapters of
+the backbone are trained.
 """
 
 from __future__ import annotations
@@ -19,8 +21,7 @@ from tqdm import tqdm
 
 from mirage_sim.baselines.appended import AppendedTokens
 from mirage_sim.baselines.colour_points import ColourPoints
-from mirage_sim.baselines.weights import KINDS, save_baseline, with_own_parts
-from mirage_sim.errors import InputError
+from mirage_sim.baselines.weights import save_baseline, shared_digest, with_own_parts
 from mirage_sim.memory import Memory, MemoryRead
 from mirage_sim.model.condition import build_condition
 from mirage_sim.model.world_model import WorldModel
@@ -34,6 +35,7 @@ ROUNDS = 2
 POOL = 160  # batches of a round
 VALIDATION_BATCHES = 4
 BRANCH_SHARE = 0.25  # of the steps go to the branch, the rest to the resampler
+SHOWN = SamplesConfig(memory_dropout=1.0, reference_share=0.9, reference_alone=True, revisit=0.5)
 Pool = Callable[[], list[Sample]]
 
 
@@ -112,11 +114,46 @@ def train_baseline(
     Raises:
         InputError: If the kind is unknown.
     """
-    if kind not in KINDS:
-        raise InputError(f"kind must be one of {KINDS}, got {kind!r}")
-    model = with_own_parts(model, extras=kind != "appended")
+    own = with_own_parts(model, kind)
+    train = _train_references if kind == "retrieved" else _train_reading
+    train(kind, own, clips, held_out, config, out)
+    path = out / "baselines" / f"{kind}.safetensors"
+    save_baseline(own, kind, shared_digest(model), path)
+    return path
+
+
+def _train_references(
+    kind: str, model: WorldModel, clips: LatentClips, held_out: LatentClips, config: StageConfig, out: Path
+) -> None:
+    """Adapt the backbone to references without anything that is read; half of them show the target itself."""
+    model.requires_grad_(False)
+    for name, parameter in model.generator.backbone.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+    def batch_loss(module: nn.Module) -> BatchLoss:
+        def loss(rng: np.random.Generator) -> Tensor:
+            sample = draw_sample(clips, config.batch_size, SHOWN, rng)
+            return flow_loss(model, module, sample, rng, memory=True, from_noise=0.0)
+
+        return loss
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        rngs = [np.random.default_rng([7, index]) for index in range(VALIDATION_BATCHES)]
+        given = [draw_sample(held_out, config.batch_size, SHOWN, rng) for rng in rngs]
+        return _unknown_error(model, module, given)
+
+    run_stage(f"{kind}-lora", model.generator, batch_loss, config, out, validate)
+    model.requires_grad_(False)
+
+
+def _train_reading(
+    kind: str, model: WorldModel, clips: LatentClips, held_out: LatentClips, config: StageConfig, out: Path
+) -> None:
+    """Train the resampler, in rounds, then the memory branch."""
     clips = replace(clips, redrawn=clips.latents.clone())
-    given = draw_pool(kind, model, held_out, VALIDATION_BATCHES, config.batch_size, [7])
+    given = [
+        widen(each) for each in draw_pool(kind, model, held_out, VALIDATION_BATCHES, config.batch_size, [7])
+    ]
     branch_steps = max(1, round(BRANCH_SHARE * config.steps))
     steps = max(1, (config.steps - branch_steps) // ROUNDS)
     for lap in range(ROUNDS):
@@ -133,7 +170,7 @@ def train_baseline(
 
         def validate(module: nn.Module) -> dict[str, float]:
             errors = []
-            for sample in map(widen, given):
+            for sample in given:
                 with torch.autocast(model.device.type, dtype=torch.bfloat16):
                     drawn = module(build_condition(sample.read, model.config.extras))
                 found = (
@@ -154,22 +191,22 @@ def train_baseline(
 
         return loss
 
-    def validate_branch(module: nn.Module) -> dict[str, float]:
-        errors = []
-        for index, sample in enumerate(map(widen, given)):
-            rng = np.random.default_rng([7, index])
-            with torch.autocast(model.device.type, dtype=torch.bfloat16):
-                errors.append(float(flow_loss(model, module, sample, rng, memory=True, from_noise=0.0)))
-        return {"validation_unknown": float(np.mean(errors))}
-
     model.requires_grad_(False)
     model.generator.branch.requires_grad_(True)
     branch_config = replace(config, steps=branch_steps, learning_rate=0.5 * config.learning_rate)
+    validate_branch = partial(_unknown_error, model, given=given)
     run_stage(f"{kind}-branch", model.generator, branch_loss, branch_config, out, validate_branch)
     model.requires_grad_(False)
-    path = out / "baselines" / f"{kind}.safetensors"
-    save_baseline(model, path)
-    return path
+
+
+def _unknown_error(model: WorldModel, module: nn.Module, given: Sequence[Sample]) -> dict[str, float]:
+    """Loss of the generator over held-out samples."""
+    errors = []
+    for index, sample in enumerate(given):
+        rng = np.random.default_rng([7, index])
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            errors.append(float(flow_loss(model, module, sample, rng, memory=True, from_noise=0.0)))
+    return {"validation_unknown": float(np.mean(errors))}
 
 
 def widen(sample: Sample) -> Sample:

@@ -38,6 +38,7 @@ class SamplesConfig:
         largest_stride: Largest number of recorded steps between the preceding and the target frame.
         memory_dropout: Share of batches without memory, so that the model also works without.
         reference_share: Share of batches with one reference.
+        reference_alone: Whether batches without memory may have one, too.
         revisit: Share of samples whose memory holds the target itself, as on the way back, where the memory
             holds more than one frame.
         token_noise: Largest standard deviation of the noise on stored tokens.
@@ -53,6 +54,7 @@ class SamplesConfig:
     largest_stride: int = 3
     memory_dropout: float = 0.12
     reference_share: float = 0.1
+    reference_alone: bool = False
     revisit: float = 0.1
     token_noise: float = 0.1
     preceding_noise: float = 0.25
@@ -244,7 +246,7 @@ def draw_sample(
     there &= not alone
     read = (reader or read_frames)(stored, torch.where(there, depth, 0.0), poses, pose, clips.intrinsics)
     references = None
-    if frames_kept > 1 and not alone and rng.random() < config.reference_share:
+    if frames_kept > 1 and (config.reference_alone or not alone) and rng.random() < config.reference_share:
         references = stored[:, :1]
     return Sample(
         (rows, frames),

@@ -10,8 +10,9 @@ import torch
 
 from mirage_sim.baselines.appended import AppendedTokens
 from mirage_sim.baselines.colour_points import ColourPoints
+from mirage_sim.baselines.retrieved import RetrievedFrames
 from mirage_sim.baselines.stores import StoredMemory
-from mirage_sim.baselines.weights import KINDS, load_baseline, own_parts, save_baseline, with_own_parts
+from mirage_sim.baselines.weights import KINDS, load_baseline, save_baseline, shared_digest, with_own_parts
 from mirage_sim.errors import FileFormatError, InputError, StateError
 from mirage_sim.geometry import rescale_intrinsics
 from mirage_sim.memory import MemoryConfig
@@ -30,8 +31,9 @@ def model() -> WorldModel:
 
 
 def make(kind: str, model: WorldModel, worlds: int = 1) -> StoredMemory:
-    if kind == "appended":
-        return AppendedTokens(MemoryConfig(channels=CHANNELS), worlds, "cpu")
+    if kind != "colours":
+        made = AppendedTokens if kind == "appended" else RetrievedFrames
+        return made(MemoryConfig(channels=CHANNELS), worlds, "cpu")
     return ColourPoints(model.codec, model.config.memory, worlds, "cpu", 0.02)
 
 
@@ -97,6 +99,20 @@ def test_colour_points_need_pictures(model: WorldModel) -> None:
         ColourPoints(model.codec, model.config.memory, 1, "cpu", 0.0)
 
 
+def test_frames_are_retrieved_by_what_they_see(model: WorldModel) -> None:
+    memory = make("retrieved", model)
+    turn = torch.stack([camera(yaw=0.5 * step) for step in range(6)])
+    write(memory, turn)
+    write(memory, turn[2:3], seed=1)  # seen from there before
+    assert int(memory.stats().entries) == 6
+    found = memory.references(camera(yaw=0.9)[None], intrinsics(1), HW, 2)
+    assert found.index[0].tolist() == [2, 1]
+    assert torch.equal(found.views[0, 2], latents(0, 1, 6)[0, 2])
+    away = memory.references(camera(yaw=-1.8)[None], intrinsics(1), HW, 2)
+    assert not away.valid.any()
+    assert not make("retrieved", model).references(camera()[None], intrinsics(1), HW, 2).valid.any()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_worlds_do_not_depend_on_each_other(kind: str, model: WorldModel) -> None:
     both = make(kind, model, 2)
@@ -106,7 +122,7 @@ def test_worlds_do_not_depend_on_each_other(kind: str, model: WorldModel) -> Non
     assert both.stats().entries.tolist() == [one.stats().entries[0], 0]
     lens = intrinsics(2, 1)
     read = both.read(POSE.expand(2, 1, 4, 4), lens, HW)
-    assert read.mask.flatten(1).any(dim=1).tolist() == [True, False]
+    assert read.mask.flatten(1).any(dim=1).tolist() == [kind != "retrieved", False]
     both.load_state_dict(one.fork([0, 2]).state_dict())
     assert torch.equal(both.read(POSE.expand(2, 1, 4, 4), lens, HW).latents[1], read.latents[0])
     with pytest.raises(InputError, match="state must hold"):
@@ -118,7 +134,8 @@ def test_worlds_do_not_depend_on_each_other(kind: str, model: WorldModel) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_world_runs_is_saved_and_goes_on(kind: str, model: WorldModel, tmp_path: Path) -> None:
     def begin() -> World:
-        return World(model, 2, make_memory=lambda count: make(kind, model, count))
+        settings = model.with_settings(references=1)
+        return World(settings, 2, make_memory=lambda count: make(kind, model, count))
 
     world = begin()
     rng = np.random.default_rng(0)
@@ -127,7 +144,7 @@ def test_a_world_runs_is_saved_and_goes_on(kind: str, model: WorldModel, tmp_pat
     world.reset(rng.integers(0, 255, (2, SIZE, SIZE, 3), dtype=np.uint8), start, depth=depth)
     ahead = camera(0.2, yaw=0.1).expand(2, 1, 4, 4)
     segment = world.step(ahead)
-    assert float(segment.coverage.mean()) > 0.5
+    assert (float(segment.coverage.mean()) > 0.5) == (kind != "retrieved")
     other = begin()
     for row in range(2):
         world.save(tmp_path / str(row), row)
@@ -138,14 +155,14 @@ def test_a_world_runs_is_saved_and_goes_on(kind: str, model: WorldModel, tmp_pat
 
 
 def test_own_weights_come_back_and_others_are_refused(model: WorldModel, tmp_path: Path) -> None:
-    own = with_own_parts(model, extras=True)
+    own = with_own_parts(model, "colours")
     with torch.no_grad():
         own.resampler.last.weight.add_(1.0)
     assert not torch.equal(own.resampler.last.weight, model.resampler.last.weight)
     path = tmp_path / "colours.safetensors"
-    save_baseline(own, path)
+    save_baseline(own, "colours", shared_digest(model), path)
     loaded = load_baseline(model, "colours", path)
-    for name, tensor in own_parts(loaded)["resampler"].state_dict().items():
+    for name, tensor in loaded.resampler.state_dict().items():
         assert torch.allclose(tensor, own.resampler.state_dict()[name], rtol=1e-2), name
     assert loaded.codec is model.codec
     with pytest.raises(FileFormatError, match="must belong to this model's codec and backbone"):
@@ -160,5 +177,6 @@ def test_shipped_weights_belong_to_the_embedded_model(kind: str) -> None:
     model = load_world_model("embedded")
     own = load_baseline(model, kind)
     assert own.config.extras == (kind != "appended")
-    assert own.generator.backbone is model.generator.backbone
-    assert own.generator.branch is not model.generator.branch
+    assert own.config.references == (kind == "retrieved")
+    assert (own.generator.backbone is model.generator.backbone) == (kind != "retrieved")
+    assert (own.generator.branch is model.generator.branch) == (kind == "retrieved")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.baselines.weights import KINDS, save_baseline, with_own_parts
+from mirage_sim.baselines.weights import KINDS, save_baseline, shared_digest, with_own_parts
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.evaluation import methods
 from mirage_sim.evaluation.consistency import (
@@ -125,7 +125,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, Path]
     """A tiny model and weights of its baselines, untrained."""
     folder, model = tmp_path_factory.mktemp("baselines"), tiny_world_model()
     for kind in KINDS:
-        save_baseline(with_own_parts(model, extras=kind != "appended"), folder / f"{kind}.safetensors")
+        save_baseline(with_own_parts(model, kind), kind, shared_digest(model), folder / f"{kind}.safetensors")
     return model, folder
 
 

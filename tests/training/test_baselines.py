@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mirage_sim.baselines.weights import KINDS, load_baseline, own_parts
+from mirage_sim.baselines.weights import KINDS, load_baseline
 from mirage_sim.errors import InputError
 from mirage_sim.training import baselines
 from mirage_sim.training.baselines import draw_pool, train_baseline
@@ -29,12 +29,19 @@ def test_a_baseline_trains_its_own_parts_and_leaves_the_model_alone(
     path = train_baseline(kind, model, clips(), clips(), QUICK, tmp_path)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     own = load_baseline(model, kind, path)
-    for name, part in own_parts(own).items():
-        parts = zip(part.parameters(), own_parts(model)[name].parameters(), strict=True)
-        assert any(not torch.equal(mine, theirs) for mine, theirs in parts), name
-    line = json.loads((tmp_path / f"{kind}-resample-1.jsonl").read_text().splitlines()[-1])
-    assert line["validation_as_read"] > 0
-    assert "validation_unknown" in (tmp_path / f"{kind}-branch.jsonl").read_text()
+    parts = {"retrieved": ("generator.backbone",)}.get(kind, ("resampler", "generator.branch"))
+    for name in parts:
+        mine, theirs = own.get_submodule(name).parameters(), model.get_submodule(name).parameters()
+        assert any(not torch.equal(*pair) for pair in zip(mine, theirs, strict=True)), name
+    logs = {path.name for path in tmp_path.glob("*.jsonl")}
+    if kind == "retrieved":
+        assert logs == {"retrieved-lora.jsonl"}
+    else:
+        assert logs == {f"{kind}-{part}.jsonl" for part in ("resample-0", "resample-1", "branch")}
+        line = json.loads((tmp_path / f"{kind}-resample-1.jsonl").read_text().splitlines()[-1])
+        assert line["validation_as_read"] > 0
+    for log in tmp_path.glob("*.jsonl"):
+        assert "validation" in log.read_text()
 
 
 def test_pools_follow_their_seed_and_keep_what_was_drawn() -> None:
