@@ -24,7 +24,7 @@ from mirage_sim.memory.overlap import select_references
 from mirage_sim.memory.results import MemoryRead, MemoryStats, References, WriteReport
 from mirage_sim.memory.store import load_state, save_state
 from mirage_sim.memory.surface import depth_slack, inside_surface
-from mirage_sim.memory.tokens import lift_tokens
+from mirage_sim.memory.tokens import TokenGeometry, lift_tokens
 from mirage_sim.memory.zbuffer import gather_tokens, match_surface, splat
 
 _KIND = "spatial_memory"
@@ -183,7 +183,8 @@ class SpatialMemory:
             imagined: Boolean `[B, T, h, w]`, cells that are to look the same to the same camera also where
                 they are not written, see `recall`; none if left out.
             frames: Not looked at: nothing is decoded in order to write.
-            frame_depth: Likewise.
+            frame_depth: True depths of pixels, if there are any: the tokens' depths are then those of
+                surfaces, and the filter for tokens that fly between two has nothing to do.
 
         Returns:
             Which tokens were written and how much surface they added.
@@ -193,7 +194,7 @@ class SpatialMemory:
 
         Source: paper, updating the memory; the bound and the filters, ours.
         """
-        del frames, frame_depth
+        del frames
         check_cameras(cam2world, intrinsics, self.num_worlds)
         count = cam2world.shape[1]
         check_shape("latents", latents, [self.num_worlds, count, self.config.channels, "h", "w"])
@@ -209,7 +210,7 @@ class SpatialMemory:
             allowed = allowed & keep_mask
         depth = depth.float()
         geometry = lift_tokens(depth, cam2world, intrinsics)
-        keep, trusted = self._filter(depth, geometry.positions, geometry.footprint, allowed)
+        keep, trusted = self._filter(depth, geometry, allowed, edges=frame_depth is None)
         area = depth * depth / (intrinsics[..., 0, 0] * intrinsics[..., 1, 1])[..., None, None]
         area = torch.where(self.config.is_sky(depth), 0.0, area)
         slack = depth_slack(depth, self.config.depth_tolerance)
@@ -384,7 +385,7 @@ class SpatialMemory:
         return {"keyframes": self.keyframes, "glimpses": self._glimpses, "entries": self._entries}
 
     def _filter(
-        self, depth: Tensor, positions: Tensor, footprint: Tensor, allowed: Tensor
+        self, depth: Tensor, geometry: TokenGeometry, allowed: Tensor, edges: bool
     ) -> tuple[Tensor, Tensor]:
         """Tell which tokens `[B, T, h, w]` may be written, and whose depth a keyframe may trust."""
         config = self.config
@@ -394,8 +395,8 @@ class SpatialMemory:
         if config.filter_free_space:
             ring = self.keyframes.views
             contradicts = free_space(
-                positions.flatten(1, 3),
-                footprint.flatten(1),
+                geometry.positions.flatten(1, 3),
+                geometry.footprint.flatten(1),
                 ring.depth,
                 ring.cam2world,
                 ring.intrinsics,
@@ -404,6 +405,6 @@ class SpatialMemory:
             )
             keep = keep & ~contradicts.reshape(depth.shape)
         trusted = keep
-        if config.filter_edges:
+        if config.filter_edges and edges:
             keep = keep & on_surface(depth, config.edge_threshold)
         return keep, trusted

@@ -39,6 +39,9 @@ from mirage_sim.memory.scatter import (
 from mirage_sim.memory.surface import depth_slack
 from mirage_sim.memory.tokens import cell_focal, exact_sqrt
 
+_NEVER = 1 << 24  # an index beyond all, exact in float32
+_MARGIN = 1  # cells around the view that are read, too, where gaps are closed
+
 
 @dataclass(frozen=True)
 class SplatResult:
@@ -113,6 +116,10 @@ def splat(
     if positions.shape[1] == 0:
         return _empty(positions, cam2world, hw)
     compact = positions.device.type == "cpu" if compact is None else compact
+    if close_gaps:  # tokens beside the view cover cells at its border
+        hw = (hw[0] + 2 * _MARGIN, hw[1] + 2 * _MARGIN)
+        intrinsics = intrinsics.clone()
+        intrinsics[..., :2, 2] += _MARGIN
     rows = camera_rows(cam2world, intrinsics)
     hits = find_hits(positions, valid, cam2world, intrinsics, rows, hw, compact)
     cells = cam2world.shape[0] * cam2world.shape[1] * hw[0] * hw[1]
@@ -134,8 +141,9 @@ def splat(
     leaks = find_leaks(seen.depth, seen.mask, seen.log_scale)
     seen = _hide(seen, leaks & ~certain[:-1].reshape(leaks.shape))
     if not lasting:
-        return _fill(seen)
-    return _prefer(_fill(_hide(seen, seen.log_scale < math.log(FINER))), seen)
+        return _crop(_fill(seen, seen.index))
+    fitting = _hide(seen, seen.log_scale < math.log(FINER))
+    return _crop(_prefer(_fill(fitting, seen.index), seen))
 
 
 @torch.no_grad()
@@ -290,9 +298,16 @@ def _hide(seen: SplatResult, hidden: Tensor) -> SplatResult:
     )
 
 
-def _fill(seen: SplatResult) -> SplatResult:
+def _crop(seen: SplatResult) -> SplatResult:
+    """Take the margin away."""
+    inner = slice(_MARGIN, -_MARGIN)
+    return SplatResult(*(part[..., inner, inner].contiguous() for part in vars(seen).values()))
+
+
+def _fill(seen: SplatResult, fell: Tensor) -> SplatResult:
     """Let unknown cells show the token beside them that covers them."""
-    source, offset = cover(seen.mask, seen.offset, seen.log_scale)
+    before = torch.where(fell >= 0, fell, _NEVER)
+    source, offset = cover(seen.mask, seen.offset, seen.log_scale, seen.depth, seen.index, before)
     place = source.flatten(-2)
     index, mask, depth, log_scale, view_cos = (
         part.flatten(-2).gather(-1, place).reshape(part.shape)

@@ -3,8 +3,8 @@
 Where something is read, these are the resampler and the memory branch. Reading another memory costs more
 than a step of training (colour points are decoded, drawn and encoded), so samples are drawn in rounds and
 picked from many times. In later rounds a share of the remembered frames are as the resampler of the round
-before drew them, as on a walk where a place is written anew from nearer. Where frames are shown as references,
-adapters of the backbone are trained.
+before drew them, as on a walk where a place is written anew from nearer. Where frames are shown as
+references, adapters of the backbone are trained.
 """
 
 from __future__ import annotations

@@ -369,12 +369,12 @@ class World:
             finer = read.log_scale > settings.refine_log_scale
             keep = trusted & (~read.mask | finer) if settings.fuse else trusted
             written = (whole(latents), whole(depth), *views, whole(keep), chosen, whole(~read.mask))
-            if self.memory.wants_frames:
-                shown, shown_depth = seen if seen is not None else (made, None)
-                pixels = (None if part is None else whole(part) for part in (shown, shown_depth))
-                report = self.memory.write(*written, *pixels)
-            else:
-                report = self.memory.write(*written)
+            shown, shown_depth = seen if seen is not None else (made, None)
+            pixels = (
+                whole(shown) if shown is not None and self.memory.wants_frames else None,
+                whole(shown_depth) if shown_depth is not None else None,
+            )
+            report = self.memory.write(*written, *pixels)
             new_area = report.new_area
         clock.lap("write")
         pictures = None

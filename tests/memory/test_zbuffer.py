@@ -191,8 +191,7 @@ def test_what_is_described_is_what_projects_there(seed: int, count: int) -> None
     centre = torch.stack((column, row), dim=-1) + 0.5
     torch.testing.assert_close(uv[:, 0], centre + offset, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(seen.depth[b, t, row, column], depth[:, 0])
-    reach = 0.5 * seen.log_scale[b, t, row, column].clamp(max=1.0).exp() + 0.06
-    assert bool((offset.abs().amax(-1) <= reach.clamp(min=0.5)).all())
+    assert bool((offset.abs() <= 1.5).all())  # from a neighbouring cell at most
     assert bool((seen.index[~seen.mask] == -1).all())
     assert float(seen.view_cos.abs().max()) <= 1.0001
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mirage_sim.errors import FileFormatError, InputError, InputTypeError, StateError
+from mirage_sim.evaluation.variants import TrueDepth
 from mirage_sim.geometry import from_yaw_pitch, yaw_sweep
 from mirage_sim.world import World
 from tests.models import tiny_world_model
@@ -104,21 +105,28 @@ def test_the_sky_is_remembered_but_is_no_surface(sky_depth):
         assert world.step(aside[:, None]).known[0, 0, :2].all()  # no parallax
 
 
+def edge_loop(glimpses: int, given: bool) -> float:
+    """Look at the edge of something near, away and back; how much it has changed."""
+    model = tiny_world_model(SIZE, 2 * SIZE)
+    model = model.with_settings(memory=replace(model.config.memory, glimpses=glimpses))
+    depth = np.full((1, SIZE, 2 * SIZE), 3.0, np.float32)
+    depth[..., :24], depth[..., 24:32] = 0.7, 1.1
+    cells = torch.from_numpy(depth[:, ::8, ::8].copy())
+    steps = list(turns(1))
+    model.depth_head = TrueDepth()
+    model.depth_head.begin(torch.stack([cells, *(torch.full_like(cells, 3.0) for _ in steps), cells], dim=1))
+    world, pictures = World(model, 1), np.repeat(first_frames(1), 2, axis=2)
+    first = world.reset(pictures, first_poses(1), seeds=[5], depth=depth if given else None)
+    for pose in steps:
+        world.step(pose)
+    again = world.step(first_poses(1)[:, None])
+    return float((again.latents - first.latents).abs().max())
+
+
 def test_a_camera_that_looks_again_sees_what_it_saw_at_the_edges_of_things():
-    apart = []
-    for glimpses in (64, 0):
-        model = tiny_world_model(SIZE, 2 * SIZE)
-        model = model.with_settings(memory=replace(model.config.memory, glimpses=glimpses))
-        world, depth = World(model, 1), np.full((1, SIZE, 2 * SIZE), 3.0, np.float32)
-        depth[..., :24], depth[..., 24:32] = 0.7, 1.1  # the edge of something nearer
-        pictures = np.repeat(first_frames(1), 2, axis=2)
-        first = world.reset(pictures, first_poses(1), seeds=[5], depth=depth)
-        for pose in turns(1):
-            world.step(pose)
-        again = world.step(first_poses(1)[:, None])
-        apart.append(float((again.latents - first.latents).abs().max()))
-    assert apart[0] < 2e-3  # half precision
-    assert apart[1] > 0.1
+    assert edge_loop(glimpses=64, given=False) < 2e-3  # half precision
+    assert edge_loop(glimpses=0, given=False) > 0.1
+    assert edge_loop(glimpses=0, given=True) < 2e-3  # true depths hang nothing in the air
 
 
 def test_coverage_counts_what_was_remembered(model):
