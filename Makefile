@@ -1,6 +1,7 @@
 # make demo   set everything up and walk through a generated place: video, contact sheet, HDF5 in out/demo
 # make test   set everything up and run the quick tests
 # make lint   ruff and mypy
+# make results  measure everything again (hours) and write the tables of README.md from what came out
 # make clean  remove the virtual environment and what was built
 
 SHELL := /bin/bash
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO ?= out/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint results clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -25,6 +26,17 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+RESULTS ?= out/results
+MIRAGE := $(BIN)/mirage-sim
+results: $(VENV)/.installed
+	for name in codec depth loop realism walk consistency ablations moving trajectories; do \
+		$(MIRAGE) eval $$name --out $(RESULTS)/eval-$$name || exit 1; done
+	for name in step read memory; do $(MIRAGE) bench $$name --out $(RESULTS)/bench-$$name || exit 1; done
+	$(MIRAGE) bench memory --preset full-size --out $(RESULTS)/bench-memory-full-size
+	$(MIRAGE) bench memory --preset full-size --chunks 200 --one-place 5 --methods latent appended --no-encode \
+		--out $(RESULTS)/bench-memory-one-place
+	$(MIRAGE) results README.md --out $(RESULTS)
 
 clean:
 	rm -rf $(VENV) build mirage_sim.egg-info

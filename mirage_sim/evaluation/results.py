@@ -54,9 +54,10 @@ def write_results(document: Path, folder: Path) -> list[str]:
 
 
 def read_figures(path: Path) -> Figures:
-    """Read the figures of one evaluation."""
+    """Read the figures of one evaluation, with its aims."""
     try:
-        figures: Figures = json.loads(path.read_text())["figures"]
+        report = json.loads(path.read_text())
+        figures: Figures = report["figures"] | {"aims": report["aims"]}
     except (OSError, ValueError, KeyError) as error:
         raise FileFormatError(f"{path} must hold results of an evaluation, got {error!r}") from error
     return figures
@@ -101,6 +102,47 @@ def _realism(figures: Figures) -> str:
     rows.append(["spread over seeds: latents, pixels in [−1, 1]", told, "", "", "", ""])
     header = ["", "memory on", "memory off", "codec", "truth, one half against the other", "aim"]
     return markdown(header, rows)
+
+
+def _walk(figures: Figures) -> str:
+    rows = []
+    for aim in figures["aims"]:
+        bounds = ([f"≥ {aim['low']:g}"] if aim["low"] is not None else []) + (
+            [f"≤ {aim['high']:g}"] if aim["high"] is not None else []
+        )
+        rows.append([aim["name"], show(aim["value"]), ", ".join(bounds)])
+    return markdown(["1,000 steps: through one flat and back, twice", "measured", "aim"], rows)
+
+
+def _step(figures: Figures) -> str:
+    names = {"one": "one world", "vector": "a vector of worlds", "latents": "one world, latents only"}
+    parts = list(figures["one"]["ms"])
+    rows = []
+    for name, label in names.items():
+        told = figures[name]
+        cells = [show(told["ms"][part], 1) for part in parts]
+        rows.append([label, *cells, show(told["steps_per_second"], 1), show(told["not_network"])])
+    return markdown(["ms, median", *parts, "steps a second", "no network"], rows)
+
+
+def _read(figures: Figures) -> str:
+    sizes = figures["sizes"]
+    header = ["memory read against sort-and-scatter", *(f"{row['entries']:,} entries" for row in sizes)]
+    return markdown(header, [["time of sort-and-scatter over ours", *(show(row["ratio"]) for row in sizes)]])
+
+
+def _codec(figures: Figures) -> str:
+    cells = [show(figures["psnr"]), show(figures["ssim"], 3), show(figures["sharpness"])]
+    return markdown(["codec", "PSNR, dB", "SSIM", "sharpness"], [["true frames there and back", *cells]])
+
+
+def _depth(figures: Figures) -> str:
+    rows = [
+        [name, *(show(value, 3) for value in told["all"].values())]
+        for name, told in figures["figures"].items()
+    ]
+    first = next(iter(figures["figures"].values()))["all"]
+    return markdown(["depth head", *first], rows)
 
 
 def _memory(figures: Figures) -> str:
@@ -212,8 +254,14 @@ TABLES: dict[str, tuple[str, Callable[[Figures], str]]] = {
         ),
     ),
     "realism": ("eval-realism", _realism),
+    "walk": ("eval-walk", _walk),
+    "codec": ("eval-codec", _codec),
+    "depth": ("eval-depth", _depth),
+    "step": ("bench-step", _step),
+    "read": ("bench-read", _read),
     "memory": ("bench-memory", _memory),
     "memory-full-size": ("bench-memory-full-size", _memory),
+    "memory-one-place": ("bench-memory-one-place", _memory),
     "consistency": ("eval-consistency", _consistency),
     "ablations": ("eval-ablations", _ablations),
     "moving": ("eval-moving", _moving),

@@ -29,7 +29,7 @@ def test_only_what_is_marked_is_written(tmp_path: Path) -> None:
     document, folder = tmp_path / "README.md", tmp_path / "out"
     document.write_text(TEXT)
     (folder / "eval-consistency").mkdir(parents=True)
-    (folder / "eval-consistency" / "results.json").write_text(json.dumps({"figures": figures()}))
+    (folder / "eval-consistency" / "results.json").write_text(json.dumps({"figures": figures(), "aims": []}))
     assert main(["results", str(document), "--out", str(folder)]) == 0
     text = document.read_text()
     assert text.startswith("before\n<!-- results: consistency -->\n\n| way |")
