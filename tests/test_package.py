@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mirage_sim.baselines.weights import KINDS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mirage_sim"
 
@@ -120,6 +122,10 @@ def test_a_wheel_holds_the_embedded_model(wheel_names: set[str]) -> None:
     assert names <= wheel_names
     weights = PACKAGE / "embedded" / "model.safetensors"
     assert weights.stat().st_size <= 36 * 2**20
+
+
+def test_a_wheel_holds_the_baselines_weights(wheel_names: set[str]) -> None:
+    assert {f"mirage_sim/baselines/{kind}.safetensors" for kind in KINDS} <= wheel_names
 
 
 def test_a_wheel_installs_nothing_beside_the_package(wheel_names: set[str]) -> None:

@@ -93,6 +93,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             args.index,
             args.seed,
             not args.no_encode,
+            args.device,
         )
         needed = load_model(args) if args.preset == "embedded" else None
         result = bench_memory(needed, chunks)

@@ -204,5 +204,5 @@ def draw_video(
 def encoding_seconds(codec: WanCodec, video: Tensor) -> float:
     """Encode a video [1, F + 1, 3, H, W] and tell how long it took."""
     began = time.perf_counter()
-    codec.encode(video.to(torch.bfloat16))
+    codec.encode(video)
     return time.perf_counter() - began

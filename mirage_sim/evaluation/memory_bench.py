@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,10 +20,12 @@ from mirage_sim.evaluation.full_size import Shape, cache, full_size_chunks, full
 from mirage_sim.evaluation.methods import LABELS, make_method
 from mirage_sim.evaluation.report import Aim
 from mirage_sim.evaluation.walk import laps
+from mirage_sim.evaluation.whole_size import WAN_5B, random_generator, whole_chunks
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.scenes import Scene, first_seeds, make_scene
 
-PRESETS = ("embedded", "full-size")
+PRESETS = ("embedded", "full-size", "full-size-whole")
+NO_TIME = ("cache_mib", "entries", "peak_mib")
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,15 @@ class MemoryBenchConfig:
     """What is timed.
 
     Attributes:
-        preset: "embedded" (the whole step) or "full-size" (704x1280, the conditioning path alone).
+        preset: "embedded" (the whole step), "full-size" (704x1280, the conditioning path alone) or
+            "full-size-whole" (all of it with the latent memory and random weights, for a GPU).
         methods: Names of the methods, see `LABELS`.
         chunks: Chunks of 32 frames.
         one_place: Chunks after which the way is gone back, and on and on; 0 for a way without end.
         index: Scene of the test split.
         seed: Decides the way and the noise.
         encode: Whether the full-size codec encodes what colour points show.
+        device: Where the whole of the full size runs.
     """
 
     preset: str = "embedded"
@@ -46,6 +51,7 @@ class MemoryBenchConfig:
     index: int = 0
     seed: int = 0
     encode: bool = True
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Check names and sizes."""
@@ -79,6 +85,11 @@ def bench_memory(model: WorldModel | None, config: MemoryBenchConfig) -> dict[st
             way = plan_way(scene, config, shape.latent_frames)
             remembering = [name for name in config.methods if name != "none"]
             told = {n: full_size_chunks(n, scene, way, codec, shape, config.seed) for n in remembering}
+        elif config.preset == "full-size-whole":
+            way, device = plan_way(scene, config, Shape.latent_frames), torch.device(config.device)
+            generator = random_generator(WAN_5B, device, config.seed)
+            decoder = full_size_codec().to(device)
+            told = {"latent": whole_chunks(scene, way, generator, decoder, seed=config.seed)}
         elif model is None:
             raise InputError("model must be given for the embedded preset, got none")
         else:
@@ -143,7 +154,7 @@ def _ratios(chunks: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, fl
     def median(name: str, part: str) -> float:
         return float(np.median([chunk[part] for chunk in chunks[name]]))
 
-    timed = [part for part in chunks["latent"][0] if part not in ("cache_mib", "entries")]
+    timed = [part for part in chunks["latent"][0] if part not in NO_TIME]
     return {
         name: {
             part: median(name, part) / median("latent", part) for part in timed if median("latent", part) > 0

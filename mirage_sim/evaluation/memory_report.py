@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mirage_sim.evaluation.memory_bench import NO_TIME
 from mirage_sim.evaluation.methods import LABELS
 from mirage_sim.evaluation.published import CACHE_MIB, SECONDS_PER_FRAME
 from mirage_sim.evaluation.report import format_table, show
@@ -18,9 +19,7 @@ _SHOWN = 5  # chunks in the table: the first four and the last
 def memory_table(result: Mapping[str, Any]) -> str:
     """Lay out the figures of `bench_memory`; milliseconds a frame."""
     rows = []
-    parts = [
-        part for part in next(iter(result["methods"].values()))[0] if part not in ("cache_mib", "entries")
-    ]
+    parts = [part for part in next(iter(result["methods"].values()))[0] if part not in NO_TIME]
     for name, chunks in result["methods"].items():
         for number in sorted({*range(min(len(chunks), _SHOWN - 1)), len(chunks) - 1}):
             chunk = chunks[number]

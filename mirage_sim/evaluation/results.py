@@ -15,6 +15,7 @@ from typing import Any
 from mirage_sim.errors import FileFormatError
 from mirage_sim.evaluation.ablations import SHOWN
 from mirage_sim.evaluation.consistency_report import FIGURES
+from mirage_sim.evaluation.memory_bench import NO_TIME
 from mirage_sim.evaluation.methods import LABELS
 from mirage_sim.evaluation.report import show
 
@@ -147,7 +148,7 @@ def _depth(figures: Figures) -> str:
 
 def _memory(figures: Figures) -> str:
     timed = next(iter(figures["methods"].values()))[0]
-    parts = [part for part in timed if part not in ("cache_mib", "entries")]
+    parts = [part for part in timed if part not in NO_TIME]
     rows = []
     for name, chunks in figures["methods"].items():
         last = chunks[-1]

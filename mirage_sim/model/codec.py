@@ -179,8 +179,9 @@ class WanCodec(nn.Module):
         check_shape("frames", frames, ["B", "F", 3, "H", "W"])
         if (frames.shape[1] - 1) % self.temporal_stride:
             raise InputError(f"frames must hold 1 + {self.temporal_stride}k frames, got {frames.shape[1]}")
-        video = frames.transpose(1, 2)  # [B, 3, F, H, W]
-        raw: Tensor = self.autoencoder.encode(video).latent_dist.mode().transpose(1, 2)  # [B, T, C, h, w]
+        video = frames.transpose(1, 2).to(self.autoencoder.dtype)  # [B, 3, F, H, W]
+        coded = self.autoencoder.encode(video).latent_dist.mode().float()
+        raw: Tensor = coded.transpose(1, 2)  # [B, T, C, h, w]
         return (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
     def decode(self, latents: Tensor, context: Tensor | None = None) -> Tensor:
@@ -196,6 +197,6 @@ class WanCodec(nn.Module):
         check_shape("latents", latents, ["B", "T", self.channels, "h", "w"])
         whole = latents if context is None else torch.cat([context, latents], dim=1)
         raw = whole * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-        video: Any = self.autoencoder.decode(raw.transpose(1, 2)).sample  # [B, 3, F, H, W]
-        frames: Tensor = video.transpose(1, 2)
+        video: Any = self.autoencoder.decode(raw.transpose(1, 2).to(self.autoencoder.dtype)).sample
+        frames: Tensor = video.float().transpose(1, 2)  # [B, F, 3, H, W]
         return frames if context is None else frames[:, -self.temporal_stride * latents.shape[1] :]

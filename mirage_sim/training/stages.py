@@ -65,7 +65,9 @@ SCHEDULES = {
     "finetune": Schedule(1300, 32, 8e-4, 500),
     "refine": Schedule(6500, 32, 1e-3, 500),
     "distil": Schedule(1800, 32, 3e-4, 500),
-    **{name: Schedule(2400, 32, 5e-4, 200) for name in BASELINES},
+    "baseline-colours": Schedule(2400, 32, 5e-4, 200),
+    "baseline-appended": Schedule(2400, 32, 5e-4, 200),
+    "baseline-retrieved": Schedule(300, 32, 5e-4, 200),
 }
 
 ON_LATENTS = {
