@@ -34,7 +34,7 @@ results: $(VENV)/.installed
 		$(MIRAGE) eval $$name --out $(RESULTS)/eval-$$name || exit 1; done
 	for name in step read memory; do $(MIRAGE) bench $$name --out $(RESULTS)/bench-$$name || exit 1; done
 	$(MIRAGE) bench memory --preset full-size --out $(RESULTS)/bench-memory-full-size
-	$(MIRAGE) bench memory --preset full-size --chunks 200 --one-place 5 --methods latent appended --no-encode \
+	$(MIRAGE) bench memory --preset full-size --chunks 200 --one-place 5 --methods latent appended --encode-frames 0 \
 		--out $(RESULTS)/bench-memory-one-place
 	$(MIRAGE) results README.md --out $(RESULTS)
 

@@ -21,7 +21,6 @@ SHOWN = {
     "seen_psnr": ("truth where seen, dB", 1),
     "sharpness": ("sharpness", 2),
     "entries": ("entries", 0),
-    "step_ms": ("ms a step", 0),
 }
 
 

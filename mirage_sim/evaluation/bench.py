@@ -58,7 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     memory.add_argument("--index", type=int, default=0, help="scene of the test split (default: %(default)s)")
     memory.add_argument("--seed", type=int, default=0, help="of way and noise (default: %(default)s)")
     memory.add_argument(
-        "--no-encode", action="store_true", help="full size: leave out the encoding of what points show"
+        "--encode-frames",
+        type=int,
+        default=33,
+        help="full size: frames that are encoded, of 33, the time being scaled up; 0 for none (default: 33)",
     )
     for each in (step, read, memory):
         each.add_argument("--threads", type=int, help="threads of torch (default: as it finds the machine)")
@@ -92,7 +95,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             args.one_place,
             args.index,
             args.seed,
-            not args.no_encode,
+            args.encode_frames,
             args.device,
         )
         needed = load_model(args) if args.preset == "embedded" else None

@@ -98,20 +98,21 @@ def full_size_chunks(
     scene: Scene,
     way: Tensor,  # [chunks * latent_frames + 1, 4, 4]
     codec: WanCodec,
+    encoding: EncodingTime,
     shape: Shape | None = None,
     seed: int = 0,
 ) -> Iterator[dict[str, float]]:
     """Time the conditioning path, chunk by chunk.
 
-    Colour points are drawn for every picture of a chunk, and these are encoded as one video, once: that time
-    is taken for all chunks. Points are added from as many pictures as there are latent frames only, which is
-    in their favour.
+    Colour points are drawn for every picture of a chunk, and these are encoded as one video. Points are added
+    from as many pictures as there are latent frames only, which is in their favour.
 
     Args:
         name: Of a method that has a memory.
         scene: Tells the depths.
         way: Cameras of the latent frames.
-        codec: Encodes; on "meta" nothing is encoded.
+        codec: Tells stride and channels.
+        encoding: Times the codec.
         shape: Of a chunk.
         seed: Of latents and colours.
 
@@ -124,11 +125,10 @@ def full_size_chunks(
     hw, cells = (shape.height, shape.width), (shape.height // stride, shape.width // stride)
     lens = make_intrinsics(*cells, shape.fov_x_deg)
     noise = torch.Generator().manual_seed(seed)
-    encode: float | None = None if codec.latent_mean.device.type != "meta" else 0.0
     for first in range(0, len(way), shape.latent_frames):
         cameras = way[:1] if first == 0 else way[first - shape.latent_frames + 1 : first + 1]  # [T, 4, 4]
         lenses = lens.expand(1, len(cameras), 3, 3)
-        draw = 0.0
+        draw = encode = 0.0
         if first > 0:
             began = time.perf_counter()
             if isinstance(memory, ColourPoints):
@@ -136,8 +136,7 @@ def full_size_chunks(
             else:
                 memory.read(cameras[None], lenses, cells).latents.to(torch.bfloat16)
             draw = time.perf_counter() - began
-            if encode is None and isinstance(memory, ColourPoints):
-                encode = encoding_seconds(codec, video)
+            encode = encoding.of(video) if isinstance(memory, ColourPoints) else 0.0
         latents = torch.randn(1, len(cameras), codec.channels, *cells, generator=noise)
         if isinstance(memory, ColourPoints):
             pixels = true_depths(scene, cameras, lens, hw, stride, _FINE)
@@ -152,8 +151,7 @@ def full_size_chunks(
             memory.write(latents, depth, cameras[None], lenses)
         update = time.perf_counter() - began
         if first > 0:
-            coded = (encode or 0.0) if isinstance(memory, ColourPoints) else 0.0
-            parts = {"draw": draw, "encode": coded, "condition": draw + coded, "update": update}
+            parts = {"draw": draw, "encode": encode, "condition": draw + encode, "update": update}
             yield {part: seconds / shape.frames for part, seconds in parts.items()} | cache(memory.stats())
 
 
@@ -200,9 +198,26 @@ def draw_video(
     )
 
 
-@torch.no_grad()
-def encoding_seconds(codec: WanCodec, video: Tensor) -> float:
-    """Encode a video [1, F + 1, 3, H, W] and tell how long it took."""
-    began = time.perf_counter()
-    codec.encode(video)
-    return time.perf_counter() - began
+class EncodingTime:
+    """How long the codec takes for a chunk's video: measured once, since it does not depend on the video."""
+
+    def __init__(self, codec: WanCodec, frames: int) -> None:
+        """Wait for a video.
+
+        Args:
+            codec: Encodes.
+            frames: Of the video that are encoded, 1 + 4k; the time is scaled up to all of them. 0 encodes
+                none and takes no time.
+        """
+        self._codec, self._frames = codec, frames
+        self._seconds: float | None = None if frames else 0.0
+
+    @torch.no_grad()
+    def of(self, video: Tensor) -> float:
+        """Seconds for a video [1, F + 1, 3, H, W]."""
+        if self._seconds is None:
+            part = video[:, : self._frames]
+            began = time.perf_counter()
+            self._codec.encode(part)
+            self._seconds = (time.perf_counter() - began) * video.shape[1] / part.shape[1]
+        return self._seconds

@@ -16,7 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mirage_sim.errors import InputError
-from mirage_sim.evaluation.full_size import Shape, cache, full_size_chunks, full_size_codec
+from mirage_sim.evaluation.full_size import (
+    EncodingTime,
+    Shape,
+    cache,
+    full_size_chunks,
+    full_size_codec,
+)
 from mirage_sim.evaluation.methods import LABELS, make_method
 from mirage_sim.evaluation.report import Aim
 from mirage_sim.evaluation.walk import laps
@@ -40,7 +46,8 @@ class MemoryBenchConfig:
         one_place: Chunks after which the way is gone back, and on and on; 0 for a way without end.
         index: Scene of the test split.
         seed: Decides the way and the noise.
-        encode: Whether the full-size codec encodes what colour points show.
+        encode_frames: Frames of a chunk's 33 that the full-size codec encodes, 1 + 4k; the time is scaled up
+            to all of them. 0 encodes none.
         device: Where the whole of the full size runs.
     """
 
@@ -50,7 +57,7 @@ class MemoryBenchConfig:
     one_place: int = 0
     index: int = 0
     seed: int = 0
-    encode: bool = True
+    encode_frames: int = 33
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -60,6 +67,8 @@ class MemoryBenchConfig:
         unknown = sorted(set(self.methods) - set(LABELS))
         if unknown or not self.methods:
             raise InputError(f"methods must be among {sorted(LABELS)}, got {unknown or 'none'}")
+        if self.encode_frames not in (0, *range(1, 34, 4)):
+            raise InputError(f"encode_frames must be 0 or 1 + 4k up to 33, got {self.encode_frames}")
         if self.chunks < 1 or min(self.one_place, self.index, self.seed) < 0:
             raise InputError(f"chunks must be at least 1, one_place, index and seed at least 0, got {self}")
 
@@ -81,10 +90,13 @@ def bench_memory(model: WorldModel | None, config: MemoryBenchConfig) -> dict[st
     chunks: dict[str, list[dict[str, float]]] = {}
     with make_scene(first_seeds("test", config.index + 1)[-1]) as scene:
         if config.preset == "full-size":
-            shape, codec = Shape(), full_size_codec("cpu" if config.encode else "meta")
+            shape, codec = Shape(), full_size_codec("cpu" if config.encode_frames else "meta")
+            encoding = EncodingTime(codec, config.encode_frames)
             way = plan_way(scene, config, shape.latent_frames)
             remembering = [name for name in config.methods if name != "none"]
-            told = {n: full_size_chunks(n, scene, way, codec, shape, config.seed) for n in remembering}
+            told = {
+                n: full_size_chunks(n, scene, way, codec, encoding, shape, config.seed) for n in remembering
+            }
         elif config.preset == "full-size-whole":
             way, device = plan_way(scene, config, Shape.latent_frames), torch.device(config.device)
             generator = random_generator(WAN_5B, device, config.seed)
@@ -173,7 +185,7 @@ def _aims(
     aims = [
         Aim(f"conditioning, {LABELS[name]} over latent memory", ratios[name]["condition"], low=30.0)
         for name in ratios
-        if name.startswith("colours") and config.encode
+        if name.startswith("colours") and config.encode_frames
     ]
     if "latent" in chunks and config.chunks >= 5:
         aims.append(Aim("entries after 5 chunks, MiB", chunks["latent"][4]["cache_mib"], high=1.1))

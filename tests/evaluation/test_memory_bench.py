@@ -10,7 +10,13 @@ from diffusers import AutoencoderKLWan
 
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation import full_size, memory_bench
-from mirage_sim.evaluation.full_size import Shape, full_size_chunks, full_size_codec, make_memory
+from mirage_sim.evaluation.full_size import (
+    EncodingTime,
+    Shape,
+    full_size_chunks,
+    full_size_codec,
+    make_memory,
+)
 from mirage_sim.evaluation.memory_bench import MemoryBenchConfig, bench_memory, plan_way
 from mirage_sim.evaluation.memory_report import memory_table, plot_memory
 from mirage_sim.evaluation.whole_size import WAN_5B, random_generator, whole_chunks
@@ -50,7 +56,8 @@ def test_the_full_size_codec_has_the_published_shape() -> None:
 def test_a_chunk_is_timed_and_counted(name: str) -> None:
     with make_scene(SPLITS["test"][0]) as scene:
         way = plan_way(scene, MemoryBenchConfig(chunks=2), SMALL.latent_frames)
-        chunks = list(full_size_chunks(name, scene, way, tiny_codec_with_time(), SMALL))
+        codec = tiny_codec()
+        chunks = list(full_size_chunks(name, scene, way, codec, EncodingTime(codec, 5), SMALL))
     assert len(chunks) == 2
     for chunk in chunks:
         assert chunk["condition"] == pytest.approx(chunk["draw"] + chunk["encode"])
@@ -63,16 +70,22 @@ def test_a_chunk_is_timed_and_counted(name: str) -> None:
         assert chunks[0]["cache_mib"] == 3 * cells * (4 * 2 + 12) / 2**20
 
 
-def tiny_codec_with_time() -> WanCodec:
+def test_encoding_is_timed_once_and_scaled() -> None:
+    video = torch.zeros(1, 9, 3, 32, 64)
+    calls: list[int] = []
     codec = tiny_codec()
-    codec.encode = lambda frames: torch.zeros(1, 3, 4, 4, 8)  # type: ignore[method-assign]
-    return codec
+    codec.encode = lambda frames: calls.append(frames.shape[1])  # type: ignore[method-assign,assignment]
+    encoding = EncodingTime(codec, 5)
+    assert encoding.of(video) == encoding.of(video) > 0
+    assert calls == [5]
+    assert EncodingTime(codec, 0).of(video) == 0.0
+    assert calls == [5]
 
 
 def test_laps_of_one_place_do_not_grow_the_latent_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_bench, "Shape", lambda: SMALL)
     monkeypatch.setattr(full_size, "Shape", lambda: SMALL)
-    config = MemoryBenchConfig("full-size", ("latent", "appended"), 12, 2, encode=False)
+    config = MemoryBenchConfig("full-size", ("latent", "appended"), 12, 2, encode_frames=0)
     result = bench_memory(None, config)
     latent, appended = (result["methods"][name] for name in ("latent", "appended"))
     assert latent[-1]["entries"] <= 1.25 * latent[3]["entries"]
@@ -123,6 +136,8 @@ def test_bad_settings_are_refused() -> None:
         MemoryBenchConfig(methods=("magic",))
     with pytest.raises(InputError, match="chunks must be at least 1"):
         MemoryBenchConfig(chunks=0)
+    with pytest.raises(InputError, match="encode_frames must be 0 or 1"):
+        MemoryBenchConfig(encode_frames=2)
     with pytest.raises(InputError, match="model must be given"):
         bench_memory(None, MemoryBenchConfig())
     with pytest.raises(InputError, match="must be a method with a memory"):
