@@ -176,22 +176,12 @@ def _memory(figures: Figures) -> str:
 
 
 def _consistency(figures: Figures) -> str:
-    names = (
-        "self_psnr",
-        "flip_psnr",
-        "closure_psnr",
-        "seen_psnr",
-        "truth_psnr",
-        "sharpness",
-        "step_ms",
-        "bytes",
-    )
+    names = ("self_psnr", "flip_psnr", "closure_psnr", "seen_psnr", "truth_psnr", "sharpness", "step_ms")
     rows = []
     for way, by_method in figures["ways"].items():
         for method, told in by_method.items():
             cells = [show(told.get(name), FIGURES[name][1]) for name in names]
-            size = told["bytes"]["mean"] / 2**20
-            rows.append([way, LABELS[method], *cells, f"{size:.2f}"])
+            rows.append([way, LABELS[method], *cells, f"{told['bytes']['mean'] / 2**20:.2f}"])
     return markdown(["way", "", *(FIGURES[name][0] for name in names), "MiB"], rows)
 
 
