@@ -124,10 +124,9 @@ def compare(
             todo = [m for m in methods if not all(kept.has(way, m.name, index) for index in indices)]
             if todo:
                 group = list(make_revisits(plan, worlds, model.intrinsics(), hw, every, indices))
-                kept.add(_measure_group(group, way, todo, every, out if first == 0 else None))
+                kept.add(_measure_group(group, way, todo, every, out / way if first == 0 else None))
             bar.update(len(indices))
-        video = out / f"{way}.mp4"
-        files += [str(video)] if video.exists() else []
+        files += [str(video) for video in sorted((out / way).glob("*.mp4"))]
     bar.close()
     names = {method.name for method in methods}
     rows = [row for row in kept.rows if row["way"] in ways and row["method"] in names]
@@ -139,7 +138,7 @@ def _measure_group(
 ) -> list[Row]:
     """Lead a batch of worlds along their ways with every method."""
     reenter = (len(group[0].cam2world) - 1) // 2 if way == REENTRY else None
-    rows, shown = [], {}
+    rows = []
     for method in methods:
         decode = None if videos is not None else set(compared_places(group[0], every))
         if isinstance(method.model.depth_head, TrueDepth):
@@ -155,9 +154,11 @@ def _measure_group(
             figures |= {"entries": float(rollout.entries[row]), "bytes": float(held.bytes[row])}
             figures["step_ms"] = 1000.0 * seconds / (len(group) * (len(world.cam2world) - 1))
             rows.append({"way": way, "method": method.name, "world": world.index, **figures})
-        shown[method.name] = rollout.frames[0]
+        if videos is not None:
+            videos.mkdir(parents=True, exist_ok=True)
+            write_mp4(videos / f"{method.name}.mp4", list(rollout.frames[0]), _FPS)
     if videos is not None:
-        write_mp4(videos / f"{way}.mp4", side_by_side(group[0], list(shown.values())), _FPS)
+        write_mp4(videos / "truth.mp4", true_video(group[0]), _FPS)
     return rows
 
 
@@ -268,11 +269,10 @@ def lap_scores(images: Tensor, pairs: Sequence[tuple[int, int]], turn: int) -> d
     return {f"lap_{lap}": float(np.mean(values)) for lap, values in laps.items()} if len(laps) > 1 else {}
 
 
-def side_by_side(world: Revisit, videos: Sequence[Array]) -> list[Array]:
-    """Frames of all methods beside each other, the last true frame drawn at the left."""
+def true_video(world: Revisit) -> list[Array]:
+    """What the simulator saw on the way, the last frame that it drew standing for those between."""
     frames = []
-    for place in range(len(videos[0])):
+    for place in range(len(world.cam2world)):
         first = min((a for a, b in world.pairs if b == place), default=place)
-        row = max(row for row, drawn in enumerate(world.places) if drawn <= first)
-        frames.append(np.concatenate([world.frames[row], *(video[place] for video in videos)], axis=1))
+        frames.append(world.frames[max(row for row, drawn in enumerate(world.places) if drawn <= first)])
     return frames

@@ -53,7 +53,7 @@ def consistency_page(result: Mapping[str, Any], path: Path, about: str, videos: 
         result: Of `evaluate_consistency`.
         path: HTML file.
         about: A sentence on model, worlds and hardware.
-        videos: One per way, named after it.
+        videos: `<way>/<method>.mp4`, and `<way>/truth.mp4`.
 
     Returns:
         The path.
@@ -74,10 +74,11 @@ def consistency_page(result: Mapping[str, Any], path: Path, about: str, videos: 
             parts.append(page.estimates(minus, LABELS, present(minus)))
         if any(name.startswith("lap_") for figures in by_method.values() for name in figures):
             parts.append(page.picture(plot_laps(by_method), "drift against the number of laps"))
-        found = [video for video in videos if video.stem == way]
-        if found:
-            names = ", ".join(["truth", *(LABELS[method] for method in by_method)])
-            parts += [page.paragraph(f"World 0, from left to right: {names}."), page.video(found[0])]
+        found = {video.stem: video for video in videos if video.parent.name == way}
+        shown = {name: found[name] for name in ("truth", *by_method) if name in found}
+        if shown:
+            parts.append(page.paragraph("World 0:"))
+            parts.append(page.videos({LABELS.get(name, name): video for name, video in shown.items()}))
     return page.write_page(path, "Consistency: ways to remember", parts)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mirage_sim.evaluation.memory_bench import NO_TIME
 from mirage_sim.evaluation.methods import LABELS
@@ -47,16 +48,19 @@ def plot_memory(result: Mapping[str, Any], path: Path) -> Path:
         whole = "total" if "total" in chunks[0] else "condition"
         left.plot(places, [chunk[whole] for chunk in chunks], "o-", ms=3, label=LABELS[name])
         if chunks[-1]["cache_mib"] > 0:
-            right.plot(places, [chunk["cache_mib"] for chunk in chunks], "o-", ms=3, label=LABELS[name])
+            colour = left.lines[-1].get_color()
+            right.plot(places, [chunk["cache_mib"] for chunk in chunks], "o-", ms=3, color=colour)
     for axes, published in ((left, SECONDS_PER_FRAME), (right, CACHE_MIB)):
-        for name, values in published.items():
+        for shade, (name, values) in enumerate(published.items()):
             label = f"{name}, published, other hardware"
-            axes.plot(range(1, len(values) + 1), values, "--", lw=1, alpha=0.6, label=label)
+            style = {"linestyle": "--", "linewidth": 1, "color": str(0.2 + 0.2 * shade)}
+            axes.plot(range(1, len(values) + 1), values, label=label, **style)
         axes.set_xlabel("chunk")
         axes.set_yscale("log")
-        axes.legend(fontsize="x-small")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_ylabel("seconds a frame")
     right.set_ylabel("cache, MiB")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="x-small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     return path

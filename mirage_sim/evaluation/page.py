@@ -19,6 +19,9 @@ table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
 th:first-child, td:first-child { text-align: left; }
 img, video { max-width: 100%; }
+.videos { display: flex; flex-wrap: wrap; }
+figure { margin: .3rem; }
+figcaption { font-size: small; }
 pre { overflow-x: auto; background: #f6f6f6; padding: .5rem; }
 """
 
@@ -29,7 +32,7 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> Path:
     Args:
         path: HTML file.
         title: Heading, plain text.
-        parts: HTML of the body, see `heading`, `table`, `picture` and `video`.
+        parts: HTML of the body, see `heading`, `table`, `picture` and `videos`.
 
     Returns:
         The path.
@@ -72,9 +75,14 @@ def picture(figure: Figure, text: str) -> str:
     return f'<img alt="{html.escape(text)}" src="{_inline(held.getvalue(), "image/png")}">'
 
 
-def video(path: Path) -> str:
-    """A video file, inside the page."""
-    return f'<video controls loop muted src="{_inline(path.read_bytes(), "video/mp4")}"></video>'
+def videos(paths: Mapping[str, Path]) -> str:
+    """Video files, inside the page, beside each other with their names; they play together."""
+    figures = "".join(
+        f'<figure><video autoplay loop muted src="{_inline(path.read_bytes(), "video/mp4")}"></video>'
+        f"<figcaption>{html.escape(name)}</figcaption></figure>"
+        for name, path in paths.items()
+    )
+    return f'<div class="videos">{figures}</div>'
 
 
 def bars(

@@ -18,7 +18,7 @@ from mirage_sim.evaluation.consistency import (
     compared_places,
     evaluate_consistency,
     revisit_scores,
-    side_by_side,
+    true_video,
 )
 from mirage_sim.evaluation.consistency_report import consistency_page, consistency_table
 from mirage_sim.evaluation.perceptual import lpips_distance
@@ -70,9 +70,9 @@ def test_drift_shows_lap_by_lap(still: Revisit) -> None:
 
 def test_only_what_is_compared_is_decoded(still: Revisit) -> None:
     assert compared_places(still, 2) == [0, 2, 4, 6, 8, 10, 12, 14, 16]
-    video = side_by_side(still, [np.zeros((17, SIZE, SIZE, 3), np.uint8)])
+    video = true_video(still)
     assert len(video) == 17
-    assert video[0].shape == (SIZE, 2 * SIZE, 3)
+    assert all(np.array_equal(frame, still.frames[0]) for frame in video)
 
 
 @pytest.mark.parametrize("name", sorted(WAYS))
@@ -155,9 +155,10 @@ def test_a_comparison_goes_on_where_it_was(tiny: WorldModel, tmp_path: Path) -> 
     assert (tmp_path / "rows.csv").read_text().count("\n") == 1 + 2 * 2 * len(methods.LABELS)
     assert "colour points, 1 cm" in consistency_table(first)
     videos = [Path(name) for name in first["files"] if name.endswith(".mp4")]
-    assert [video.stem for video in videos] == ["yaw", "reentry"]
+    told = {(video.parent.name, video.stem) for video in videos}
+    assert told == {(way, name) for way in ("yaw", "reentry") for name in (*methods.LABELS, "truth")}
     page = consistency_page(first, tmp_path / "page.html", "tiny", videos).read_text()
-    assert page.count("<video") == 2
+    assert page.count("<video") == 2 * (1 + len(methods.LABELS))
     assert "http" not in page  # nothing beside it is needed
 
 
