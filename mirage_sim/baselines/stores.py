@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mirage_sim.errors import InputError
 from mirage_sim.memory import MemoryRead, MemoryStats, References
-from mirage_sim.memory.checks import world_list, world_mask
+from mirage_sim.memory.checks import world_list, world_mask, world_pairs
 
 Store = dict[str, Tensor]
 
@@ -91,10 +91,7 @@ class StoredMemory:
         Raises:
             InputError: If an index does not fit.
         """
-        target = world_list("worlds", worlds, self.num_worlds)
-        origin = world_list("source_worlds", source_worlds, source.num_worlds)
-        if len(target) != len(origin) or len(set(target)) != len(target):
-            raise InputError(f"worlds must name as many different worlds as source_worlds, got {target}")
+        target, origin = world_pairs(worlds, self.num_worlds, source_worlds, source.num_worlds)
         copies = [{name: part.clone() for name, part in source.stores[row].items()} for row in origin]
         for row, copy in zip(target, copies, strict=True):
             self.stores[row] = copy

@@ -9,6 +9,7 @@ from typing import Any
 
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.consistency import ALL_WAYS, compare
+from mirage_sim.evaluation.methods import check_names
 from mirage_sim.evaluation.report import format_table, show
 from mirage_sim.evaluation.rows import summarise
 from mirage_sim.evaluation.variants import VARIANTS, make_variant
@@ -44,10 +45,8 @@ class AblationsConfig:
 
     def __post_init__(self) -> None:
         """Check names and sizes."""
-        for name, given, known in (("variants", self.variants, VARIANTS), ("ways", self.ways, ALL_WAYS)):
-            unknown = sorted(set(given) - set(known))
-            if unknown or not given:
-                raise InputError(f"{name} must be among {list(known)}, got {unknown or 'none'}")
+        check_names("variants", self.variants, VARIANTS)
+        check_names("ways", self.ways, ALL_WAYS)
         if min(self.every, self.batch) < 1:
             raise InputError(f"every and batch must be at least 1, got {self.every} and {self.batch}")
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.loop import LEAST_SEEN, flipped_psnr
-from mirage_sim.evaluation.methods import LABELS, Method, make_method
+from mirage_sim.evaluation.methods import LABELS, Method, check_names, make_method
 from mirage_sim.evaluation.metrics import gradient_energy, psnr, ssim
 from mirage_sim.evaluation.perceptual import lpips_distance
 from mirage_sim.evaluation.revisits import WAYS, Revisit, cell_depths, make_revisits
@@ -60,10 +60,8 @@ class ConsistencyConfig:
 
     def __post_init__(self) -> None:
         """Check names and sizes."""
-        for name, given, known in (("methods", self.methods, LABELS), ("ways", self.ways, ALL_WAYS)):
-            unknown = sorted(set(given) - set(known))
-            if unknown or not given:
-                raise InputError(f"{name} must be among {sorted(known)}, got {unknown or 'none'}")
+        check_names("methods", self.methods, sorted(LABELS))
+        check_names("ways", self.ways, sorted(ALL_WAYS))
         if min(self.every, self.batch) < 1:
             raise InputError(f"every and batch must be at least 1, got {self.every} and {self.batch}")
 

@@ -23,7 +23,7 @@ from mirage_sim.evaluation.full_size import (
     full_size_chunks,
     full_size_codec,
 )
-from mirage_sim.evaluation.methods import LABELS, make_method
+from mirage_sim.evaluation.methods import LABELS, check_names, make_method
 from mirage_sim.evaluation.report import Aim
 from mirage_sim.evaluation.walk import laps
 from mirage_sim.evaluation.whole_size import WAN_5B, random_generator, whole_chunks
@@ -64,9 +64,7 @@ class MemoryBenchConfig:
         """Check names and sizes."""
         if self.preset not in PRESETS:
             raise InputError(f"preset must be one of {PRESETS}, got {self.preset!r}")
-        unknown = sorted(set(self.methods) - set(LABELS))
-        if unknown or not self.methods:
-            raise InputError(f"methods must be among {sorted(LABELS)}, got {unknown or 'none'}")
+        check_names("methods", self.methods, sorted(LABELS))
         if self.encode_frames not in (0, *range(1, 34, 4)):
             raise InputError(f"encode_frames must be 0 or 1 + 4k up to 33, got {self.encode_frames}")
         if self.chunks < 1 or min(self.one_place, self.index, self.seed) < 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mirage_sim.baselines.appended import AppendedTokens
@@ -23,6 +23,23 @@ LABELS = {
     "retrieved": "retrieved frames only",
     "none": "last frames only",
 }
+
+
+def check_names(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise unless at least one name is given and all are known.
+
+    Args:
+        name: Of the argument.
+        given: What came.
+        known: What may come, in the order in which it is told.
+
+    Raises:
+        InputError: If a name is unknown or there is none.
+    """
+    known = list(known)
+    unknown = sorted(set(given) - set(known))
+    if unknown or not given:
+        raise InputError(f"{name} must be among {known}, got {unknown or 'none'}")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ img, video { max-width: 100%; }
 .videos { display: flex; flex-wrap: wrap; }
 figure { margin: .3rem; }
 figcaption { font-size: small; }
-pre { overflow-x: auto; background: #f6f6f6; padding: .5rem; }
 """
 
 

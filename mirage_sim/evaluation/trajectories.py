@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mirage_sim.errors import FileFormatError, InputError
-from mirage_sim.evaluation.methods import LABELS, Method, make_method
+from mirage_sim.evaluation.methods import LABELS, Method, check_names, make_method
 from mirage_sim.evaluation.metrics import psnr, ssim
 from mirage_sim.evaluation.perceptual import lpips_distance
 from mirage_sim.evaluation.report import estimate, format_table, show
@@ -60,9 +60,7 @@ class TrajectoriesConfig:
 
     def __post_init__(self) -> None:
         """Check names and ranges."""
-        unknown = sorted(set(self.methods) - set(LABELS))
-        if unknown or not self.methods:
-            raise InputError(f"methods must be among {sorted(LABELS)}, got {unknown or 'none'}")
+        check_names("methods", self.methods, sorted(LABELS))
         if not self.scale > 0 or self.frames < 2 or self.seed < 0:
             raise InputError(f"scale must be positive, frames at least 2 and seed at least 0, got {self}")
 

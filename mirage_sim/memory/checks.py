@@ -85,3 +85,27 @@ def world_list(name: str, index: Sequence[int] | Tensor, num_worlds: int) -> lis
     if not worlds or min(worlds) < 0 or max(worlds) >= num_worlds:
         raise InputError(f"{name} must hold worlds in 0..{num_worlds - 1}, got {worlds}")
     return worlds
+
+
+def world_pairs(
+    worlds: Sequence[int] | Tensor, num_worlds: int, source_worlds: Sequence[int] | Tensor, num_sources: int
+) -> tuple[list[int], list[int]]:
+    """Check which worlds are replaced by which worlds of another memory.
+
+    Args:
+        worlds: Worlds to replace, each once.
+        num_worlds: Number of worlds of their memory.
+        source_worlds: Worlds that replace them, as many.
+        num_sources: Number of worlds of the other memory.
+
+    Returns:
+        Both as lists.
+
+    Raises:
+        InputError: If an index does not fit.
+    """
+    target = world_list("worlds", worlds, num_worlds)
+    origin = world_list("source_worlds", source_worlds, num_sources)
+    if len(target) != len(origin) or len(set(target)) != len(target):
+        raise InputError(f"worlds must name as many different worlds as source_worlds, got {target}")
+    return target, origin

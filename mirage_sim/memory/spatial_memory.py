@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError, check_shape
-from mirage_sim.memory.checks import check_all_finite, check_cameras, world_list, world_mask
+from mirage_sim.memory.checks import check_all_finite, check_cameras, world_list, world_mask, world_pairs
 from mirage_sim.memory.config import DTYPES, MemoryConfig
 from mirage_sim.memory.entries import Entries
 from mirage_sim.memory.filters import free_space, in_range, on_surface
@@ -291,10 +291,7 @@ class SpatialMemory:
         """
         if source.config != self.config:
             raise InputError(f"source must have the configuration {self.config}, got {source.config}")
-        target = world_list("worlds", worlds, self.num_worlds)
-        origin = world_list("source_worlds", source_worlds, source.num_worlds)
-        if len(target) != len(origin) or len(set(target)) != len(target):
-            raise InputError(f"worlds must name as many different worlds as source_worlds, got {target}")
+        target, origin = world_pairs(worlds, self.num_worlds, source_worlds, source.num_worlds)
         if source is self:
             source, origin = self.fork(origin), list(range(len(origin)))
         to = torch.tensor(target, device=self.device)
