@@ -144,6 +144,23 @@ def refine_loss(module: nn.Module, draft: Draft, noisy: Tensor, share: Tensor, w
     return cell_error((told / open_)[:, None], (wanted / open_)[:, None], unknown[:, None])
 
 
+def flow_loss(module: nn.Module, draft: Draft, noise: Tensor, chance: torch.Generator) -> Tensor:
+    """Error of what the refiner tells at random shares of noise.
+
+    Args:
+        module: The refiner, perhaps wrapped for several processes.
+        draft: B samples.
+        noise: Standard normal noise, [B, C, h, w].
+        chance: Draws the shares.
+
+    Returns:
+        Scalar.
+    """
+    level = torch.rand(len(noise), 1, 1, 1, generator=chance, device=noise.device)
+    share, target = LEAST_SHARE + (1.0 - LEAST_SHARE) * level, draft.target.flatten(0, 1)
+    return refine_loss(module, draft, torch.lerp(target, noise, share), share, target)
+
+
 @torch.no_grad()
 def imagined_figures(
     model: WorldModel, held_out: LatentClips, samples: SamplesConfig, count: int, steps: int
@@ -208,13 +225,7 @@ def train_refine(
         out: Folder of the run.
         samples: How samples are drawn.
     """
-
-    def loss(module: nn.Module, draft: Draft, noise: Tensor, chance: torch.Generator) -> Tensor:
-        level = torch.rand(len(noise), 1, 1, 1, generator=chance, device=noise.device)
-        share, target = LEAST_SHARE + (1.0 - LEAST_SHARE) * level, draft.target.flatten(0, 1)
-        return refine_loss(module, draft, torch.lerp(target, noise, share), share, target)
-
-    run_refiner_stage("refine", model, clips, held_out, config, out, samples, loss, VALIDATION_STEPS)
+    run_refiner_stage("refine", model, clips, held_out, config, out, samples, flow_loss, VALIDATION_STEPS)
 
 
 def run_refiner_stage(

@@ -23,6 +23,7 @@ from mirage_sim.training.data import ClipsConfig, read_clips, record_clips
 from mirage_sim.training.depth import train_depth
 from mirage_sim.training.distil import train_distil
 from mirage_sim.training.generator import train_generator
+from mirage_sim.training.guide import train_guide
 from mirage_sim.training.loop import StageConfig
 from mirage_sim.training.refine import train_refine
 from mirage_sim.training.resample import train_resample
@@ -39,6 +40,7 @@ STAGES = (
     "lora",
     "finetune",
     "refine",
+    "guide",
     "distil",
     *BASELINES,
     "export",
@@ -64,7 +66,8 @@ SCHEDULES = {
     "lora": Schedule(300, 32, 5e-4, 150),
     "finetune": Schedule(1300, 32, 8e-4, 500),
     "refine": Schedule(6500, 32, 1e-3, 500),
-    "distil": Schedule(1800, 32, 3e-4, 500),
+    "guide": Schedule(500, 32, 1e-3, 250),
+    "distil": Schedule(1500, 16, 3e-4, 500),
     "baseline-colours": Schedule(2400, 32, 5e-4, 200),
     "baseline-appended": Schedule(2400, 32, 5e-4, 200),
     "baseline-retrieved": Schedule(300, 32, 5e-4, 200),
@@ -74,6 +77,7 @@ ON_LATENTS = {
     "depth": train_depth,
     "resample": train_resample,
     "refine": train_refine,
+    "guide": train_guide,
     "distil": train_distil,
 }
 

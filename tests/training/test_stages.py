@@ -17,6 +17,7 @@ from mirage_sim.training.data import Clips
 from mirage_sim.training.depth import train_depth
 from mirage_sim.training.distil import landing, train_distil
 from mirage_sim.training.generator import prepare_stage, train_generator
+from mirage_sim.training.guide import guided, load_guide, train_guide
 from mirage_sim.training.loop import StageConfig, learning_rate_factor
 from mirage_sim.training.refine import Draft, make_drafts, refine_loss, train_refine
 from mirage_sim.training.resample import keep_drawn, known_error, train_resample
@@ -24,6 +25,7 @@ from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample,
 from tests.models import tiny_world_model
 
 QUICK = StageConfig(steps=3, batch_size=2, validate_every=3, log_every=1, warmup=1)
+NOTHING_KNOWN = SamplesConfig(memory_dropout=1.0)
 
 
 def clips(count: int = 3, length: int = 12) -> LatentClips:
@@ -113,7 +115,7 @@ def test_moving_latents_is_moving_pictures():
 def test_the_refiner_learns_from_unknown_cells_alone(tmp_path):
     model = tiny_world_model()
     before, generator = weights(model.refiner), weights(model.generator)
-    train_refine(model, clips(), clips(), QUICK, tmp_path)
+    train_refine(model, clips(), clips(), QUICK, tmp_path, NOTHING_KNOWN)
     assert changed(before, model.refiner) == {"first", "descend", "shrink", "grow", "ascend", "last"}
     assert changed(generator, model.generator) == set()
     last = json.loads((tmp_path / "refine.jsonl").read_text().splitlines()[-1])
@@ -160,14 +162,45 @@ def test_one_pass_lands_where_many_small_steps_do():
 def test_the_refiner_learns_to_need_fewer_passes(tmp_path):
     model = tiny_world_model()
     before, generator = weights(model.refiner), weights(model.generator)
-    train_distil(model, clips(), clips(), QUICK, tmp_path)
+    with pytest.raises(FileFormatError, match=r"must hold guide\.safetensors: train the stage `guide` first"):
+        train_distil(model, clips(), clips(), QUICK, tmp_path, NOTHING_KNOWN)
+    train_guide(model, clips(), clips(), QUICK, tmp_path, NOTHING_KNOWN)
+    assert changed(before, model.refiner) == set()
+    train_distil(model, clips(), clips(), QUICK, tmp_path, NOTHING_KNOWN)
     assert changed(before, model.refiner) == {"first", "descend", "shrink", "grow", "ascend", "last"}
     assert changed(generator, model.generator) == set()
-    last = json.loads((tmp_path / "distil.jsonl").read_text().splitlines()[-1])
+    lines = [json.loads(line) for line in (tmp_path / "distil.jsonl").read_text().splitlines()]
+    assert all(line["loss"] > 0 for line in lines)
+    last = lines[-1]
     assert {"validation_imagined", "validation_contrast", "validation_frechet"} <= set(last)
     none = model.with_settings(sampler=replace(model.config.sampler, refine_steps=0))
     with pytest.raises(InputError, match="refine_steps must be at least 1 to be taught, got 0"):
         train_distil(none, clips(), clips(), QUICK, tmp_path)
+
+
+def test_a_guide_is_kept_as_it_was_trained(tmp_path):
+    model = tiny_world_model()
+    train_guide(model, clips(), clips(), QUICK, tmp_path, NOTHING_KNOWN)
+    kept, again = load_guide(model, tmp_path), load_guide(model, tmp_path)
+    assert changed(weights(kept), again) == set()
+    assert float(kept.last.weight.abs().max()) > 0  # it was zero before training
+    assert sum(p.numel() for p in kept.parameters()) < sum(p.numel() for p in model.refiner.parameters())
+    wider = model.with_settings(refiner=replace(model.config.refiner, widths=(16, 16)))
+    with pytest.raises(FileFormatError, match="must be a guide of this refiner"):
+        load_guide(wider, tmp_path)
+
+
+def test_guidance_goes_on_beyond_the_refiner_and_leaves_known_cells_alone():
+    model, (draft, noise) = tiny_world_model(), noise_free_draft()
+    seen = (noise, torch.full((4, 1, 1, 1), 0.5), draft.latents[:, 0], draft.known, draft.geometry)
+    other = tiny_world_model(seed=1).refiner
+    ours, theirs = model.refiner(*seen), other(*seen)
+    told = guided(model.refiner, other, 2.0)(*seen)
+    torch.testing.assert_close(told, ours + (ours - theirs), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(told, ours)
+    known = draft.known.expand_as(told)
+    assert torch.equal(told[known], draft.latents[:, 0][known])
+    assert torch.equal(guided(model.refiner, other, 1.0)(*seen), ours)
 
 
 def test_crops_are_cut_out_of_frames():
