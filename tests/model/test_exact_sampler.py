@@ -79,6 +79,12 @@ def test_every_step(scheduler, steps, shift, known):
     assert deviation(made.end, wanted.end) < EXACT
 
 
+def test_no_step_is_left_out_where_timesteps_round_to_the_same():
+    start, fraction = start_and_fraction(known=True)
+    many = ("unipc", 201, 5.0)
+    assert deviation(drawn(*many, start, fraction).end, expected(*many, start, fraction).end) < EXACT
+
+
 @pytest.mark.parametrize(("scheduler", "steps", "shift"), CASES)
 def test_known_cells_stay(scheduler, steps, shift):
     start, fraction = start_and_fraction(known=True)
