@@ -74,10 +74,11 @@ def make_scheduler(config: SamplerConfig, device: torch.device) -> Any:
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=config.shift
         )
         scheduler.set_timesteps(config.steps, device=device)
-        return scheduler
-    levels = torch.linspace(1.0, 1.0 / config.steps, config.steps)
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=config.shift)
-    scheduler.set_timesteps(sigmas=levels.tolist(), device=device)
+    else:
+        levels = torch.linspace(1.0, 1.0 / config.steps, config.steps)
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=config.shift)
+        scheduler.set_timesteps(sigmas=levels.tolist(), device=device)
+    scheduler.set_begin_index(0)  # not looked up: UniPC's first timesteps may round to the same
     return scheduler
 
 
