@@ -125,7 +125,7 @@ class StoredMemory:
         """Count entries and bytes, on the CPU."""
         entries = [len(next(iter(store.values()))) for store in self.stores]
         sizes = [self._bytes(store) for store in self.stores]
-        return MemoryStats(torch.tensor(entries), torch.tensor(sizes))
+        return MemoryStats(torch.tensor(entries), torch.tensor(sizes), torch.tensor(sizes))
 
 
 def append(store: Store, **parts: Tensor) -> None:

@@ -15,15 +15,14 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from mirage_sim.baselines.appended import AppendedTokens
 from mirage_sim.baselines.colour_points import ColourPoints
+from mirage_sim.baselines.memories import VOXELS, make_memory
 from mirage_sim.errors import InputError
 from mirage_sim.geometry import downsample_depth, interpolate_poses, make_intrinsics, rescale_intrinsics
 from mirage_sim.memory import Memory, MemoryConfig, MemoryStats, SpatialMemory
 from mirage_sim.model.codec import WanCodec
 from mirage_sim.scenes import Scene
 
-VOXELS = {"colours-1cm": 0.01, "colours-3cm": 0.03}
 _MIB = 2.0**20
 _FINE = 2  # pixels of the drawn depth are repeated so often
 
@@ -70,27 +69,29 @@ def full_size_codec(device: str = "cpu") -> WanCodec:
     return WanCodec(autoencoder.to(torch.bfloat16))
 
 
-def make_memory(name: str, codec: WanCodec) -> Memory:
+def full_size_memory(channels: int) -> MemoryConfig:
+    """Settings of the latent memory at full size: tokens in 8 bit."""
+    return MemoryConfig(channels=channels, dtype="float8", glimpses=0)
+
+
+def empty_memory(name: str, codec: WanCodec) -> Memory:
     """An empty memory of one world for this codec.
 
     Args:
-        name: Of a method that has a memory.
+        name: Of a method that remembers something in space.
         codec: Tells stride and channels.
 
     Returns:
         The memory.
 
     Raises:
-        InputError: If the method has none.
+        InputError: If it does not.
     """
-    config = MemoryConfig(channels=codec.channels, glimpses=0)
     if name == "latent":
-        return SpatialMemory(config, 1)
-    if name == "appended":
-        return AppendedTokens(config, 1, "cpu")
-    if name not in VOXELS:
-        raise InputError(f"name must be a method with a memory, got {name!r}")
-    return ColourPoints(codec, config, 1, "cpu", VOXELS[name])
+        return SpatialMemory(full_size_memory(codec.channels), 1)
+    if name not in ("appended", *VOXELS):
+        raise InputError(f"name must be a method with a memory in space, got {name!r}")
+    return make_memory(name, codec, MemoryConfig(channels=codec.channels), 1)
 
 
 def full_size_chunks(
@@ -118,10 +119,10 @@ def full_size_chunks(
 
     Yields:
         Seconds a frame: `draw` (from the memory to latents or pictures), `encode`, `condition` (both) and
-        `update`; `cache_mib` and `entries`.
+        `update`; `cache_mib`, of it `entries_mib`, and `entries`.
     """
     shape = shape if shape is not None else Shape()
-    stride, memory = codec.spatial_stride, make_memory(name, codec)
+    stride, memory = codec.spatial_stride, empty_memory(name, codec)
     hw, cells = (shape.height, shape.width), (shape.height // stride, shape.width // stride)
     lens = make_intrinsics(*cells, shape.fov_x_deg)
     noise = torch.Generator().manual_seed(seed)
@@ -157,7 +158,11 @@ def full_size_chunks(
 
 def cache(held: MemoryStats) -> dict[str, float]:
     """Size of the first world."""
-    return {"cache_mib": float(held.bytes[0]) / _MIB, "entries": float(held.entries[0])}
+    return {
+        "cache_mib": float(held.bytes[0]) / _MIB,
+        "entries_mib": float(held.entry_bytes[0]) / _MIB,
+        "entries": float(held.entries[0]),
+    }
 
 
 def true_depths(

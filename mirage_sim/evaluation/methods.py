@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
-from mirage_sim.baselines.appended import AppendedTokens
-from mirage_sim.baselines.colour_points import ColourPoints
-from mirage_sim.baselines.retrieved import RetrievedFrames
+from mirage_sim.baselines.memories import VOXELS, make_memory
 from mirage_sim.baselines.weights import load_baseline
 from mirage_sim.errors import InputError
-from mirage_sim.evaluation.full_size import VOXELS
 from mirage_sim.memory import Memory
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world import World
@@ -63,6 +61,10 @@ class Method:
         return World(self.model, count, memory=self.memory, make_memory=self.make_memory)
 
 
+def _empty(name: str, model: WorldModel, count: int) -> Memory:
+    return make_memory(name, model.codec, model.config.memory, count, model.device)
+
+
 def make_method(name: str, model: WorldModel) -> Method:
     """Set a method up.
 
@@ -84,13 +86,4 @@ def make_method(name: str, model: WorldModel) -> Method:
     if name == "none":
         return Method(name, model, memory=False)
     own = load_baseline(model, "colours" if name in VOXELS else name)
-    settings, device = own.config.memory, own.device
-
-    def make_memory(count: int) -> Memory:
-        if name == "appended":
-            return AppendedTokens(settings, count, device)
-        if name == "retrieved":
-            return RetrievedFrames(settings, count, device)
-        return ColourPoints(own.codec, settings, count, device, VOXELS[name])
-
-    return Method(name, own, make_memory=make_memory)
+    return Method(name, own, make_memory=partial(_empty, name, own))

@@ -78,7 +78,7 @@ def bench_read(config: ReadBenchConfig) -> dict[str, Any]:
                 lens[None, None],
                 hw,
             )
-            return gather_tokens(features[None], seen.index).float()
+            return gather_tokens(features[None], seen.index)
 
         def plain(features: Tensor = features, positions: Tensor = positions) -> Any:
             return sort_and_scatter(features, positions, pose, lens, hw)

@@ -161,6 +161,7 @@ def _memory(figures: Figures) -> str:
                 LABELS[name],
                 *cells,
                 f"{last['cache_mib']:.2f}",
+                f"{last['entries_mib']:.2f}",
                 f"{last['entries']:,.0f}",
                 show(ratio.get(whole), 1),
             ]
@@ -169,6 +170,7 @@ def _memory(figures: Figures) -> str:
         "ms a frame, median chunk",
         *parts,
         "cache at the end, MiB",
+        "of it entries",
         "entries",
         "time over latent memory's",
     ]

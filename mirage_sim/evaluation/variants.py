@@ -91,6 +91,7 @@ VARIANTS: dict[str, Callable[[WorldModel], Method]] = {
     "depth wrong by 10 %": _with_head(lambda model: NoisyDepth(model.depth_head, 0.10)),
     "fusion off": _remembering(fuse=False),
     "extra channels off": _sampled(extras=False),
+    "tokens in 8 bit": _remembering(dtype="float8"),
     "edge filter off": _remembering(filter_edges=False),
     "free-space filter off": _remembering(filter_free_space=False),
     "no glimpses": _remembering(glimpses=0),

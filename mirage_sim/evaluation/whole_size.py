@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mirage_sim.evaluation.full_size import Shape, cache, true_depths
+from mirage_sim.evaluation.full_size import Shape, cache, full_size_memory, true_depths
 from mirage_sim.geometry import make_intrinsics
 from mirage_sim.memory import MemoryConfig, SpatialMemory
 from mirage_sim.model.codec import WanCodec
@@ -90,7 +90,7 @@ def whole_chunks(
     stride, channels, length = codec.spatial_stride, codec.channels, shape.latent_frames
     cells = (shape.height // stride, shape.width // stride)
     lens = make_intrinsics(*cells, shape.fov_x_deg)
-    memory = SpatialMemory(MemoryConfig(channels=channels, glimpses=0), 1, device)
+    memory = SpatialMemory(full_size_memory(channels), 1, device)
     noise = torch.Generator().manual_seed(seed)
 
     def draw(frames: int) -> Tensor:

@@ -11,7 +11,12 @@ from torch import Tensor
 from mirage_sim.errors import InputError
 from mirage_sim.memory.keyframes import KeyframesConfig
 
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = {
+    "float8": torch.float8_e4m3fn,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class MemoryConfig:
         initial_capacity: Entries per world allocated at the start; buffers double when full.
         max_capacity: Entries per world at most; then the least recently read ones leave, the oldest first
             among equals, at least a sixteenth of the maximum at a time.
-        dtype: "float16", "bfloat16" or "float32" for stored tokens; geometry is float32.
+        dtype: "float8" (e4m3), "float16", "bfloat16" or "float32" for stored tokens.
         sky_depth: Z-depth in metres at which callers keep the sky, which is seen in a direction only; tokens
             in the farther half of the way there count no area. 0 if they keep none.
         depth_tolerance: Fraction of the depth, and at least this many metres, within which two entries count

@@ -12,7 +12,52 @@ from torch.nn.functional import pad
 
 from mirage_sim.errors import check_shape
 from mirage_sim.geometry.cameras import known_depth, project
-from mirage_sim.memory.tokens import cell_focal
+from mirage_sim.memory.config import MemoryConfig
+from mirage_sim.memory.keyframes import KeyframeViews
+from mirage_sim.memory.tokens import TokenGeometry, cell_focal
+
+
+def fit_to_keep(
+    config: MemoryConfig,
+    depth: Tensor,  # [B, T, h, w]
+    geometry: TokenGeometry,
+    allowed: Tensor,  # [B, T, h, w]
+    seen: KeyframeViews,
+    edges: bool,
+) -> tuple[Tensor, Tensor]:
+    """Apply the filters that the configuration names.
+
+    Args:
+        config: Which filters, and their thresholds.
+        depth: Z-depth `[B, T, h, w]` in metres.
+        geometry: Where the tokens lie.
+        allowed: Boolean `[B, T, h, w]`, tokens that the caller lets through.
+        seen: Views from before.
+        edges: Whether depths are a network's, which may lie between two surfaces.
+
+    Returns:
+        Two booleans `[B, T, h, w]`: tokens that may be written, and those whose depth a keyframe may trust.
+
+    Source: the paper masks the sky and what moves; ours in form.
+    """
+    keep = allowed & torch.isfinite(depth)
+    if config.filter_range:
+        keep = keep & in_range(depth, config.min_depth, config.max_depth)
+    if config.filter_free_space:
+        contradicts = free_space(
+            geometry.positions.flatten(1, 3),
+            geometry.footprint.flatten(1),
+            seen.depth,
+            seen.cam2world,
+            seen.intrinsics,
+            seen.valid,
+            relative_margin=config.free_space_margin,
+        )
+        keep = keep & ~contradicts.reshape(depth.shape)
+    trusted = keep
+    if config.filter_edges and edges:
+        keep = keep & on_surface(depth, config.edge_threshold)
+    return keep, trusted
 
 
 def in_range(

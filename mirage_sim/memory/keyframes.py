@@ -222,11 +222,11 @@ class Keyframes:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Give every tensor of the rings; places not taken are zero."""
-        taken = self._views.valid
-        views = {
-            name: part * taken.reshape(*taken.shape, *([1] * (part.dim() - 2)))
-            for name, part in vars(self._views).items()
-        }
+        taken = self._views.valid  # [B, K]
+        views = {}
+        for name, part in vars(self._views).items():
+            there = taken.reshape(*taken.shape, *([1] * (part.dim() - 2)))
+            views[name] = torch.where(there, part, part.new_zeros(()))
         return {"kept": self._kept, **views}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

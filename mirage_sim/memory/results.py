@@ -77,7 +77,9 @@ class MemoryStats:
     Attributes:
         entries: int64 `[B]`, entries of every world.
         bytes: int64 `[B]`, bytes of those entries and of the kept keyframes and glimpses.
+        entry_bytes: int64 `[B]`, bytes of the entries alone.
     """
 
     entries: Tensor
     bytes: Tensor
+    entry_bytes: Tensor

@@ -18,13 +18,13 @@ from mirage_sim.errors import FileFormatError, InputError, check_shape
 from mirage_sim.memory.checks import check_all_finite, check_cameras, world_list, world_mask, world_pairs
 from mirage_sim.memory.config import DTYPES, MemoryConfig
 from mirage_sim.memory.entries import Entries
-from mirage_sim.memory.filters import free_space, in_range, on_surface
+from mirage_sim.memory.filters import fit_to_keep
 from mirage_sim.memory.keyframes import Keyframes, KeyframesConfig
 from mirage_sim.memory.overlap import select_references
 from mirage_sim.memory.results import MemoryRead, MemoryStats, References, WriteReport
 from mirage_sim.memory.store import load_state, save_state
 from mirage_sim.memory.surface import depth_slack, inside_surface
-from mirage_sim.memory.tokens import TokenGeometry, lift_tokens
+from mirage_sim.memory.tokens import lift_tokens
 from mirage_sim.memory.zbuffer import gather_tokens, match_surface, splat
 
 _KIND = "spatial_memory"
@@ -89,7 +89,7 @@ class SpatialMemory:
         cloud = self._entries.cloud(chosen)
         seen = splat(*cloud, cam2world, intrinsics, hw, self.config.depth_tolerance)
         self._entries.touch(seen.index.flatten(1), self._clock)
-        latents = gather_tokens(self._entries.features, seen.index).float()
+        latents = gather_tokens(self._entries.features, seen.index)
         return MemoryRead(latents, seen.mask, seen.depth, seen.offset, seen.log_scale, seen.view_cos)
 
     @torch.no_grad()
@@ -210,7 +210,9 @@ class SpatialMemory:
             allowed = allowed & keep_mask
         depth = depth.float()
         geometry = lift_tokens(depth, cam2world, intrinsics)
-        keep, trusted = self._filter(depth, geometry, allowed, edges=frame_depth is None)
+        keep, trusted = fit_to_keep(
+            self.config, depth, geometry, allowed, self.keyframes.views, edges=frame_depth is None
+        )
         area = depth * depth / (intrinsics[..., 0, 0] * intrinsics[..., 1, 1])[..., None, None]
         area = torch.where(self.config.is_sky(depth), 0.0, area)
         slack = depth_slack(depth, self.config.depth_tolerance)
@@ -372,36 +374,12 @@ class SpatialMemory:
             One figure per world, on the CPU.
         """
         entries = torch.tensor(self._entries.used, dtype=torch.int64)
-        size = entries * self._entries.bytes_per_entry
+        alone = entries * self._entries.bytes_per_entry
+        size = alone
         for ring in (self.keyframes, self._glimpses):
             size = size + ring.views.valid.sum(dim=1).cpu() * ring.bytes_per_view
-        return MemoryStats(entries=entries, bytes=size)
+        return MemoryStats(entries=entries, bytes=size, entry_bytes=alone)
 
     def _parts(self) -> dict[str, Keyframes | Entries]:
         """What is saved beside the clock, by name."""
         return {"keyframes": self.keyframes, "glimpses": self._glimpses, "entries": self._entries}
-
-    def _filter(
-        self, depth: Tensor, geometry: TokenGeometry, allowed: Tensor, edges: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Tell which tokens `[B, T, h, w]` may be written, and whose depth a keyframe may trust."""
-        config = self.config
-        keep = allowed & torch.isfinite(depth)
-        if config.filter_range:
-            keep = keep & in_range(depth, config.min_depth, config.max_depth)
-        if config.filter_free_space:
-            ring = self.keyframes.views
-            contradicts = free_space(
-                geometry.positions.flatten(1, 3),
-                geometry.footprint.flatten(1),
-                ring.depth,
-                ring.cam2world,
-                ring.intrinsics,
-                ring.valid,
-                relative_margin=config.free_space_margin,
-            )
-            keep = keep & ~contradicts.reshape(depth.shape)
-        trusted = keep
-        if config.filter_edges and edges:
-            keep = keep & on_surface(depth, config.edge_threshold)
-        return keep, trusted

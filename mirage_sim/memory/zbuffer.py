@@ -214,7 +214,7 @@ def gather_tokens(
         index: Chosen entries `[B, T, h, w]`, -1 for none.
 
     Returns:
-        Latent frames `[B, T, C, h, w]` of the features' dtype.
+        Latent frames `[B, T, C, h, w]`, float32 whatever the features are kept in.
 
     Raises:
         InputError: If a shape is wrong.
@@ -226,10 +226,10 @@ def gather_tokens(
     check_shape("index", index, [worlds, "T", "h", "w"])
     frames, height, width = index.shape[1:]
     if count == 0:
-        return features.new_zeros((worlds, frames, channels, height, width))
+        return torch.zeros(worlds, frames, channels, height, width, device=features.device)
     first = torch.arange(worlds, device=index.device)[:, None, None, None] * count
     rows = (index.clamp(min=0) + first).reshape(-1)  # [B*T*h*w]
-    tokens = features.reshape(-1, channels).index_select(0, rows)  # [B*T*h*w, C]
+    tokens = features.reshape(-1, channels).index_select(0, rows).float()  # [B*T*h*w, C]
     tokens = tokens.masked_fill_((index < 0).reshape(-1, 1), 0)
     return tokens.reshape(worlds, frames, height, width, channels).permute(0, 1, 4, 2, 3).contiguous()
 

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mirage_sim.baselines.appended import AppendedTokens
-from mirage_sim.baselines.colour_points import ColourPoints
+from mirage_sim.baselines.memories import VOXELS, make_memory
 from mirage_sim.baselines.weights import save_baseline, shared_digest, with_own_parts
-from mirage_sim.memory import Memory, MemoryRead
+from mirage_sim.memory import MemoryRead
 from mirage_sim.model.condition import build_condition
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.training.generator import flow_loss
@@ -30,7 +29,6 @@ from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
 from mirage_sim.training.resample import keep_drawn, known_error
 from mirage_sim.training.samples import LatentClips, Reader, Sample, SamplesConfig, draw_sample
 
-VOXELS = (0.01, 0.03)  # metres; batches take them in turn
 ROUNDS = 2
 POOL = 160  # batches of a round
 VALIDATION_BATCHES = 4
@@ -39,18 +37,12 @@ SHOWN = SamplesConfig(memory_dropout=1.0, reference_share=0.9, reference_alone=T
 Pool = Callable[[], list[Sample]]
 
 
-def memory_of(kind: str, model: WorldModel, worlds: int, voxel: float) -> Memory:
-    """An empty memory of the kind that is trained."""
-    if kind == "colours":
-        return ColourPoints(model.codec, model.config.memory, worlds, model.device, voxel)
-    return AppendedTokens(replace(model.config.memory, dtype="float32"), worlds, model.device)
-
-
-def reader_of(kind: str, model: WorldModel, voxel: float) -> Reader:
+def reader_of(name: str, model: WorldModel) -> Reader:
     """Write stored frames into a memory and read it, as `read_frames` does for the latent memory."""
+    settings = replace(model.config.memory, dtype="float32")
 
     def read(latents: Tensor, depth: Tensor, poses: Tensor, target: Tensor, intrinsics: Tensor) -> MemoryRead:
-        memory = memory_of(kind, model, len(latents), voxel)
+        memory = make_memory(name, model.codec, settings, len(latents), model.device)
         lens = intrinsics.expand(*poses.shape[:2], 3, 3)
         frames = model.codec.decode(latents) if memory.wants_frames else None
         memory.write(latents, depth, poses, lens, frames=frames)
@@ -77,9 +69,10 @@ def draw_pool(
         The batches, latents in 16 bit.
     """
     samples = replace(SamplesConfig(), memory_dropout=0.0, reference_share=0.0)
+    names = list(VOXELS) if kind == "colours" else [kind]  # batches take them in turn
     pool = []
     for index in tqdm(range(batches), desc=f"read {kind}", mininterval=5.0):
-        reader = reader_of(kind, model, VOXELS[index % len(VOXELS)])
+        reader = reader_of(names[index % len(names)], model)
         with torch.autocast(model.device.type, dtype=torch.bfloat16):
             sample = draw_sample(clips, batch_size, samples, np.random.default_rng([*seed, index]), reader)
             if clips.redrawn is not None:

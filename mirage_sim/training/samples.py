@@ -293,7 +293,7 @@ def read_frames(
     )
     features = latents.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B, K*h*w, C]
     return MemoryRead(
-        gather_tokens(features, seen.index).float(),
+        gather_tokens(features, seen.index),
         seen.mask,
         seen.depth,
         seen.offset,

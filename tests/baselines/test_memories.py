@@ -10,6 +10,7 @@ import torch
 
 from mirage_sim.baselines.appended import AppendedTokens
 from mirage_sim.baselines.colour_points import ColourPoints
+from mirage_sim.baselines.memories import VOXELS, make_memory
 from mirage_sim.baselines.retrieved import RetrievedFrames
 from mirage_sim.baselines.stores import StoredMemory
 from mirage_sim.baselines.weights import KINDS, load_baseline, save_baseline, shared_digest, with_own_parts
@@ -47,6 +48,16 @@ def write(memory: StoredMemory, poses: torch.Tensor, seed: int = 0) -> None:
     frames = 2 * torch.rand(*cameras.shape[:2], 3, SIZE, SIZE, generator=chance) - 1
     told = latents(seed, *cameras.shape[:2])
     memory.write(told, box_depth(cameras), cameras, lens, frames=frames, frame_depth=fine)
+
+
+def test_memories_are_made_by_name(model: WorldModel) -> None:
+    kinds = {"appended": AppendedTokens, "retrieved": RetrievedFrames, **dict.fromkeys(VOXELS, ColourPoints)}
+    for name, kind in kinds.items():
+        memory = make_memory(name, model.codec, model.config.memory, 2)
+        assert type(memory) is kind
+        assert memory.num_worlds == 2
+    with pytest.raises(InputError, match=r"name must be among .*, got 'latent'"):
+        make_memory("latent", model.codec, model.config.memory, 2)
 
 
 def test_appended_tokens_come_back_as_written_and_are_never_told_exactly(model: WorldModel) -> None:

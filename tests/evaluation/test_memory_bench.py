@@ -13,9 +13,9 @@ from mirage_sim.evaluation import full_size, memory_bench
 from mirage_sim.evaluation.full_size import (
     EncodingTime,
     Shape,
+    empty_memory,
     full_size_chunks,
     full_size_codec,
-    make_memory,
 )
 from mirage_sim.evaluation.memory_bench import MemoryBenchConfig, bench_memory, plan_way
 from mirage_sim.evaluation.memory_report import memory_table, plot_memory
@@ -141,4 +141,4 @@ def test_bad_settings_are_refused() -> None:
     with pytest.raises(InputError, match="model must be given"):
         bench_memory(None, MemoryBenchConfig())
     with pytest.raises(InputError, match="must be a method with a memory"):
-        make_memory("none", full_size_codec("meta"))
+        empty_memory("none", full_size_codec("meta"))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mirage_sim.errors import InputError
 from mirage_sim.memory import MemoryConfig, SpatialMemory, WriteReport
+from mirage_sim.memory.config import DTYPES
 from tests.memory.rooms import HW, box_depth, camera, circle, intrinsics, latents, memory
 
 
@@ -28,10 +29,10 @@ def assert_same_state(a: SpatialMemory, b: SpatialMemory) -> None:
     ours, theirs = a.state_dict(), b.state_dict()
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
-        assert torch.equal(value, theirs[name]), name
+        assert torch.equal(value.double(), theirs[name].double()), name
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["float8", "float16", "bfloat16", "float32"])
 def test_a_view_written_is_read_back(dtype: str) -> None:
     kept = memory(dtype=dtype)
     pose = camera(0.5, -1.0, 0.7, -0.1)[None, None]
@@ -40,11 +41,11 @@ def test_a_view_written_is_read_back(dtype: str) -> None:
     assert report.written.all()
     read = kept.read(pose, intrinsics(1, 1), HW)
     assert read.mask.all()
-    assert torch.equal(read.latents, tokens.to(getattr(torch, dtype)).float())
+    assert torch.equal(read.latents, tokens.to(DTYPES[dtype]).float())
     torch.testing.assert_close(read.depth, box_depth(pose), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(read.offset, torch.zeros_like(read.offset), rtol=0, atol=1e-4)
-    torch.testing.assert_close(read.log_scale, torch.zeros_like(read.log_scale), rtol=0, atol=1e-5)
-    torch.testing.assert_close(read.view_cos, torch.ones_like(read.view_cos), rtol=0, atol=1e-5)
+    torch.testing.assert_close(read.log_scale, torch.zeros_like(read.log_scale), rtol=0, atol=1e-3)
+    torch.testing.assert_close(read.view_cos, torch.ones_like(read.view_cos), rtol=0, atol=1e-4)
 
 
 def test_frames_of_one_call_equal_frames_of_many() -> None:
@@ -253,7 +254,7 @@ def test_stats_count_entries_and_bytes() -> None:
     assert kept.stats().bytes.tolist() == [0]
     write(kept, camera()[None, None])
     view = 4 * 256 * 2 + 256 * 4 + 16 * 4 + 9 * 4 + 8
-    assert kept.stats().bytes.tolist() == [256 * (4 * 2 + 7 * 4 + 8) + view]
+    assert kept.stats().bytes.tolist() == [256 * (4 * 2 + 3 * 4 + 2 + 3 + 4) + view]
 
 
 @pytest.mark.parametrize(
