@@ -3,16 +3,16 @@
 Buffers hold `[B, capacity, ...]` and grow by doubling. The entries of a world lie without gaps at the front,
 in the order in which they were written, so an entry's index is its age. At the maximum the least recently
 read entries leave. Positions are float32; a footprint is kept to one part in two thousand (float16) and a
-direction to 0.3 degrees (three signed bytes), closer than a token's own place is known.
+direction to 0.01 degrees (four bytes).
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from mirage_sim.errors import InputError, check_shape
+from mirage_sim.memory.directions import pack_directions, unpack_directions
 
 _EVICTED_SHARE = 16
 """At the maximum at least one in so many entries leaves at once, so that not every write has to move
@@ -49,7 +49,7 @@ class Entries:
     @property
     def bytes_per_entry(self) -> int:
         """Bytes that one entry takes: token, position, footprint, direction, clock."""
-        return self.channels * self.features.element_size() + 4 * 3 + 2 + 3 + 4
+        return self.channels * self.features.element_size() + 4 * 3 + 2 + 4 + 4
 
     @property
     def capacity(self) -> int:
@@ -73,7 +73,7 @@ class Entries:
             self.positions[:, :, :count].transpose(1, 2),
             valid,
             self.footprint[:, :count].float(),
-            normalize(self.view_dir[:, :count].float(), dim=-1),
+            unpack_directions(self.view_dir[:, :count]),
         )
 
     def touch(self, index: Tensor, clock: Tensor) -> None:
@@ -130,7 +130,7 @@ class Entries:
         self.features[world, place] = features[world, token].to(self.dtype)
         self.positions[world, :, place] = positions[world, token]
         self.footprint[world, place] = footprint[world, token].half()
-        self.view_dir[world, place] = (127.0 * view_dir[world, token]).round().to(torch.int8)
+        self.view_dir[world, place] = pack_directions(view_dir[world, token])
         self.last_seen[world, place] = clock[world].int()
         self._set_used([used + count for used, count in zip(self.used, counts, strict=True)])
 
@@ -208,7 +208,7 @@ class Entries:
             "features": [worlds, count, self.channels],
             "positions": [worlds, 3, count],
             "footprint": [worlds, count],
-            "view_dir": [worlds, count, 3],
+            "view_dir": [worlds, count, 2],
             "last_seen": [worlds, count],
         }
         mine = self.state_dict()
@@ -262,7 +262,7 @@ class Entries:
         self.features = torch.zeros((worlds, capacity, self.channels), dtype=self.dtype, device=on)
         self.positions = torch.zeros((worlds, 3, capacity), device=on)
         self.footprint = torch.zeros((worlds, capacity), dtype=torch.float16, device=on)
-        self.view_dir = torch.zeros((worlds, capacity, 3), dtype=torch.int8, device=on)
+        self.view_dir = torch.zeros((worlds, capacity, 2), dtype=torch.int16, device=on)
         self.last_seen = torch.zeros((worlds, capacity), dtype=torch.int32, device=on)
         self._set_used(self.used)
 

@@ -38,13 +38,13 @@ class ClipsConfig:
     """
 
     split: str = "train"
-    scenes: int = 640
+    scenes: int = 1600
     walks: int = 1
     steps: int = 48
     size: int = 128
     fov_x_deg: float = 75.0
     depth_stride: int = 8
-    shards: int = 16
+    shards: int = 40
 
     def __post_init__(self) -> None:
         """Check the split and its size."""

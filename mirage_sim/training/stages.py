@@ -65,7 +65,7 @@ SCHEDULES = {
     "branch": Schedule(300, 32, 8e-4, 150),
     "lora": Schedule(300, 32, 5e-4, 150),
     "finetune": Schedule(1300, 32, 8e-4, 500),
-    "refine": Schedule(6500, 32, 1e-3, 500),
+    "refine": Schedule(9100, 32, 1e-3, 500),
     "guide": Schedule(500, 32, 1e-3, 250),
     "distil": Schedule(1500, 16, 3e-4, 500),
     "baseline-colours": Schedule(2400, 32, 5e-4, 200),
@@ -89,7 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the stage's own)")
     parser.add_argument("--batch-size", type=int, help="samples a step (default: the stage's own)")
     parser.add_argument("--learning-rate", type=float, help="peak rate (default: the stage's own)")
-    parser.add_argument("--scenes", type=int, default=640, help="training scenes to record (data)")
+    parser.add_argument(
+        "--scenes", type=int, default=ClipsConfig.scenes, help="training scenes to record (data)"
+    )
     parser.add_argument(
         "--validation-scenes", type=int, default=24, help="validation scenes to record (data)"
     )

@@ -254,7 +254,7 @@ def test_stats_count_entries_and_bytes() -> None:
     assert kept.stats().bytes.tolist() == [0]
     write(kept, camera()[None, None])
     view = 4 * 256 * 2 + 256 * 4 + 16 * 4 + 9 * 4 + 8
-    assert kept.stats().bytes.tolist() == [256 * (4 * 2 + 3 * 4 + 2 + 3 + 4) + view]
+    assert kept.stats().bytes.tolist() == [256 * (4 * 2 + 3 * 4 + 2 + 4 + 4) + view]
 
 
 @pytest.mark.parametrize(
