@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "geometry": set(),
     "memory": {"geometry"},
     "model": {"geometry", "memory"},
+    "checkpoints": {"model"},
     "world": {"geometry", "memory", "model"},
     "scenes": {"geometry"},
     "recording": {"geometry"},
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *("geometry", "memory", "model", "world", "scenes", "recording", "envs", "agents"),
-        *("training", "evaluation"),
+        *("training", "evaluation", "checkpoints"),
     },
 }
 """Which rooms a room may import from, beside itself and the errors."""

@@ -44,6 +44,9 @@ COMMANDS = {
     "bench": Command(
         "mirage_sim.evaluation.bench", "measure milliseconds of a step, a memory read and a chunk", True
     ),
+    "convert": Command(
+        "mirage_sim.cli.convert", "bring weights of the full-size model from one layout of files to another"
+    ),
     "results": Command("mirage_sim.cli.results", "write the tables of a document from measured results"),
 }
 

@@ -5,6 +5,7 @@ Source: paper, section on training; Hu et al. 2021.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from peft import LoraConfig
@@ -31,12 +32,15 @@ class LoRAConfig:
     dropout: float = 0.0
 
 
-def add_lora(generator: Generator, config: LoRAConfig | None = None) -> None:
+def add_lora(
+    generator: Generator, config: LoRAConfig | None = None, modules: Sequence[str] = TARGETS
+) -> None:
     """Add adapters to the backbone's attention and feed-forward layers; only they require gradients there.
 
     Args:
         generator: Changed in place.
         config: Size of the adapters.
+        modules: Layers to adapt, by their names in the backbone or the ends of these.
     """
     config = config if config is not None else LoRAConfig()
     generator.backbone.requires_grad_(False)
@@ -45,7 +49,7 @@ def add_lora(generator: Generator, config: LoRAConfig | None = None) -> None:
             r=config.rank,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
-            target_modules=TARGETS,
+            target_modules=list(modules),
             init_lora_weights=True,
         ),
         adapter_name=ADAPTER,
