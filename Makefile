@@ -32,7 +32,7 @@ MIRAGE := $(BIN)/mirage-sim
 results: $(VENV)/.installed
 	for name in codec depth loop realism walk consistency ablations moving trajectories; do \
 		$(MIRAGE) eval $$name --out $(RESULTS)/eval-$$name || exit 1; done
-	for name in step read memory; do $(MIRAGE) bench $$name --out $(RESULTS)/bench-$$name || exit 1; done
+	for name in step read memory counts; do $(MIRAGE) bench $$name --out $(RESULTS)/bench-$$name || exit 1; done
 	$(MIRAGE) bench memory --preset full-size --out $(RESULTS)/bench-memory-full-size
 	$(MIRAGE) bench memory --preset full-size --chunks 200 --one-place 5 --methods latent appended --encode-frames 0 \
 		--out $(RESULTS)/bench-memory-one-place

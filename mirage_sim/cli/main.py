@@ -42,7 +42,7 @@ COMMANDS = {
         "mirage_sim.evaluation.commands", "measure a world model on places it has never seen", True
     ),
     "bench": Command(
-        "mirage_sim.evaluation.bench", "measure milliseconds of a step, a memory read and a chunk", True
+        "mirage_sim.evaluation.bench", "measure a step, a memory read and a chunk; count the full size", True
     ),
     "convert": Command(
         "mirage_sim.cli.convert", "bring weights of the full-size model from one layout of files to another"

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from mirage_sim.errors import InputError
+from mirage_sim.evaluation.counts import CountsConfig, bench_counts
+from mirage_sim.evaluation.counts_report import counts_table
 from mirage_sim.evaluation.memory_bench import PRESETS, MemoryBenchConfig, bench_memory
 from mirage_sim.evaluation.memory_report import memory_table, plot_memory
 from mirage_sim.evaluation.methods import LABELS
@@ -18,7 +20,7 @@ from mirage_sim.evaluation.step_bench import StepBenchConfig, bench_step, step_t
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `step`, `read` and `memory`.
+    """Add `step`, `read`, `memory` and `counts`.
 
     Args:
         parser: Of `mirage-sim bench`.
@@ -63,7 +65,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=33,
         help="full size: frames that are encoded, of 33, the time being scaled up; 0 for none (default: 33)",
     )
-    for each in (step, read, memory):
+    counts = kinds.add_parser("counts", help="operations and bytes of the full size, counted without weights")
+    add_out_option(counts, "bench-counts")
+    counts.add_argument(
+        "--lengths",
+        type=int,
+        nargs="+",
+        default=list(CountsConfig.lengths),
+        help="latent frames of a target, the last one of the step before included (default: %(default)s)",
+    )
+    counts.add_argument(
+        "--references",
+        type=int,
+        nargs="+",
+        default=list(CountsConfig.references),
+        help="earlier views (default: %(default)s)",
+    )
+    counts.add_argument("--steps", type=int, default=20, help="passes of a step (default: %(default)s)")
+    for each in (step, read, memory, counts):
         each.add_argument("--threads", type=int, help="threads of torch (default: as it finds the machine)")
 
 
@@ -86,6 +105,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         result = bench_read(reads)
         return finish(
             "bench read", args, reads, None, result, read_table(result), time.perf_counter() - began
+        )
+    if args.bench == "counts":
+        counted = CountsConfig(
+            lengths=tuple(args.lengths), references=tuple(args.references), steps=args.steps
+        )
+        result = bench_counts(counted)
+        return finish(
+            "bench counts", args, counted, None, result, counts_table(result), time.perf_counter() - began
         )
     if args.bench == "memory":
         chunks = MemoryBenchConfig(

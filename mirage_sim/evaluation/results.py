@@ -15,6 +15,7 @@ from typing import Any
 from mirage_sim.errors import FileFormatError
 from mirage_sim.evaluation.ablations import SHOWN
 from mirage_sim.evaluation.consistency_report import FIGURES
+from mirage_sim.evaluation.counts_report import TABLES as COUNTS
 from mirage_sim.evaluation.memory_bench import NO_TIME
 from mirage_sim.evaluation.methods import LABELS
 from mirage_sim.evaluation.report import show
@@ -219,6 +220,16 @@ def _trajectories(figures: Figures) -> str:
     return markdown(["", *(name.upper() for name in told)], rows)
 
 
+def _counts(name: str) -> Callable[[Figures], str]:
+    title, lay_out = COUNTS[name]
+
+    def table(figures: Figures) -> str:
+        header, rows = lay_out(figures)
+        return markdown([title, *header], [[label, *cells] for label, cells in rows])
+
+    return table
+
+
 TABLES: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "loop-out": (
         "eval-loop",
@@ -255,6 +266,8 @@ TABLES: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "memory": ("bench-memory", _memory),
     "memory-full-size": ("bench-memory-full-size", _memory),
     "memory-one-place": ("bench-memory-one-place", _memory),
+    "counts": ("bench-counts", lambda figures: "\n\n".join(_counts(name)(figures) for name in COUNTS)),
+    **{f"counts-{name}": ("bench-counts", _counts(name)) for name in COUNTS},
     "consistency": ("eval-consistency", _consistency),
     "ablations": ("eval-ablations", _ablations),
     "moving": ("eval-moving", _moving),

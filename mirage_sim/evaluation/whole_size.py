@@ -37,6 +37,22 @@ PUBLISHED_SAMPLER = SamplerConfig(steps=20, shift=5.0, scheduler="unipc", known_
 PRECEDING, REFERENCES, PROMPT = 2, 4, 512
 
 
+def empty_generator(config: GeneratorConfig) -> Generator:
+    """Build a generator without values on the "meta" device; norms in 32 bit, the rest in bfloat16.
+
+    Args:
+        config: Its shape.
+
+    Returns:
+        The generator, for inference.
+    """
+    with torch.device("meta"):
+        generator = Generator(config)
+    for name, parameter in generator.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if stays_float32(name) else torch.bfloat16)
+    return generator.requires_grad_(False).eval()
+
+
 def random_generator(config: GeneratorConfig, device: torch.device, seed: int = 0) -> Generator:
     """Build a generator with random weights where it is to run; norms in 32 bit, the rest in bfloat16.
 
@@ -48,16 +64,12 @@ def random_generator(config: GeneratorConfig, device: torch.device, seed: int = 
     Returns:
         The generator, for inference.
     """
-    with torch.device("meta"):
-        generator = Generator(config)
-    for name, parameter in generator.named_parameters():
-        parameter.data = parameter.data.to(torch.float32 if stays_float32(name) else torch.bfloat16)
-    generator.to_empty(device=device)
+    generator = empty_generator(config).to_empty(device=device)
     chance = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for parameter in generator.parameters():
             parameter.normal_(std=0.02, generator=chance)
-    return generator.requires_grad_(False).eval()
+    return generator
 
 
 @torch.no_grad()

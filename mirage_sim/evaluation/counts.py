@@ -1,0 +1,175 @@
+"""Counts: exact numbers of the full-size model, without weights and without a GPU.
+
+Parameters, operations and bytes of every network are counted on models without values and told a second time
+by formulas; from both follow the floor that a card's arithmetic sets, and what fits into its memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mirage_sim.errors import InputError
+from mirage_sim.evaluation.counts_cards import fits, floors
+from mirage_sim.evaluation.counts_formulas import PassShape, TextShape
+from mirage_sim.evaluation.counts_networks import (
+    count_codec,
+    count_networks,
+    count_passes,
+    count_text,
+    empty_text_encoder,
+)
+from mirage_sim.evaluation.full_size import full_size_codec
+from mirage_sim.evaluation.published import SECONDS_PER_FRAME
+from mirage_sim.evaluation.report import Aim
+from mirage_sim.evaluation.whole_size import WAN_5B, empty_generator
+from mirage_sim.memory import Keyframes, MemoryConfig
+from mirage_sim.memory.config import DTYPES
+from mirage_sim.memory.entries import Entries
+from mirage_sim.model.generator import GeneratorConfig
+
+
+@dataclass(frozen=True)
+class CountsConfig:
+    """What is counted.
+
+    Attributes:
+        generator: Shape of backbone and branch.
+        height: Rows of a picture.
+        width: Columns.
+        lengths: Latent frames of a target, the last one of the step before included.
+        references: Numbers of earlier views.
+        preceding: Latent frames before the target.
+        prompt: Tokens of a prompt.
+        steps: Passes of a step.
+        ranks: Of the adapters.
+    """
+
+    generator: GeneratorConfig = field(default_factory=lambda: WAN_5B)
+    height: int = 704
+    width: int = 1280
+    lengths: tuple[int, ...] = tuple(range(1, 10))
+    references: tuple[int, ...] = (0, 4)
+    preceding: int = 2
+    prompt: int = 512
+    steps: int = 20
+    ranks: tuple[int, ...] = (32, 64)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not self.lengths or not self.references:
+            raise InputError(
+                f"lengths and references must not be empty, got {self.lengths} and {self.references}"
+            )
+        if min(*self.lengths, *self.ranks, self.prompt, self.steps) < 1:
+            raise InputError(f"lengths, ranks, prompt and steps must be at least 1, got {self}")
+        if min(self.preceding, *self.references) < 0:
+            raise InputError(f"references and preceding must be at least 0, got {self}")
+        if min(self.height, self.width) < 32 or self.height % 32 or self.width % 32:
+            raise InputError(f"height and width must be multiples of 32, got {self.height}x{self.width}")
+
+
+def bench_counts(config: CountsConfig) -> dict[str, Any]:
+    """Count everything.
+
+    Args:
+        config: What is counted.
+
+    Returns:
+        `networks[name]` (parameters, bytes), `passes` (one row a length, references and branch),
+        `calls[name]` (operations and peak of encoding, decoding and the prompt), `matrix_peak_bytes` of the
+        largest pass, `world` (bytes of memory and latents), `sampling_steps`, `frames_per_latent`,
+        `frames` (new pictures of the largest step), `step_flop` (decoding included), `published_seconds`,
+        `floor` by card, `fits` by setting, and `aims`: the largest difference between what was counted and
+        what the formulas tell.
+    """
+    codec = full_size_codec("meta").to("meta").eval()
+    cells = (config.height // codec.spatial_stride, config.width // codec.spatial_stride)
+    generator, text = empty_generator(config.generator), empty_text_encoder(TextShape())
+    networks = count_networks(generator, codec, text, config.ranks)
+    passes, matrix = count_passes(generator, pass_shapes(config, generator.token_grid(cells)), cells)
+    calls = count_codec(codec, max(config.lengths), cells) | count_text(text, TextShape(), config.prompt)
+    world = world_bytes(config, cells)
+    largest, frames = passes[-1], codec.temporal_stride * (max(config.lengths) - 1)
+    step = config.steps * largest["counted"]["total"] + calls["decode"]["counted"]["total"]
+    weights = {
+        "generator": networks["backbone"]["bytes"] + networks["memory branch"]["bytes"],
+        "codec": networks["VAE encoder"]["bytes"] + networks["VAE decoder"]["bytes"],
+    }
+    if text is not None:
+        weights["text"] = networks["text encoder"]["bytes"]
+    peaks = {name: call["peak_bytes"] for name, call in calls.items()}
+    peaks |= {"generate": largest["peak_bytes"], "generate_matrix": matrix}
+    published = SECONDS_PER_FRAME["Mirage"][-1]
+    told = [abs(each["parameters"] - each["formula"]) for each in networks.values()]
+    told += [
+        abs(each["counted"][kind] - each["formula"][kind])
+        for each in (*passes, *calls.values())
+        for kind in each["formula"]
+    ]
+    aim = Aim("largest difference between counts and formulas", float(max(told)), high=0.0)
+    return {
+        "networks": networks,
+        "passes": passes,
+        "calls": calls,
+        "matrix_peak_bytes": matrix,
+        "world": world,
+        "sampling_steps": config.steps,
+        "frames_per_latent": codec.temporal_stride,
+        "frames": frames,
+        "step_flop": step,
+        "published_seconds": published,
+        "floor": floors(step, frames, published) if frames else [],
+        "fits": fits(weights, peaks, world["bound"] + world["latents"]),
+        "aims": [aim.as_dict()],
+    }
+
+
+def pass_shapes(config: CountsConfig, grid: tuple[int, int]) -> list[PassShape]:
+    """Sequences of all passes that are counted, the largest last.
+
+    Args:
+        config: What is counted.
+        grid: Tokens per column and row of a latent frame.
+
+    Returns:
+        One for each length, number of references, and without and with the branch.
+    """
+    return [
+        PassShape(length, config.preceding, references, grid[0] * grid[1], config.prompt, branch)
+        for branch in (False, True)
+        for references in sorted(config.references)
+        for length in sorted(config.lengths)
+    ]
+
+
+def world_bytes(config: CountsConfig, cells: tuple[int, int]) -> dict[str, int]:
+    """Count what a world holds between steps.
+
+    Args:
+        config: What is counted.
+        cells: Rows and columns of a latent frame.
+
+    Returns:
+        `entry` (bytes of one), `frame` (the entries of a latent frame of which nothing was known), `view` (a
+        keyframe), `bound` (entries and keyframes at their maximum), `latent` (one latent frame in 32 bit) and
+        `latents` (those of the longest sequence).
+    """
+    settings = MemoryConfig(channels=config.generator.channels, glimpses=0)
+    dtype, device = DTYPES[settings.dtype], torch.device("cpu")
+    entry = Entries(1, settings.channels, dtype, 1, 1, device).bytes_per_entry
+    ring = Keyframes(settings.keyframes, 1, settings.channels, dtype, device)
+    identity = torch.eye(4)[None]
+    ring.add(torch.zeros(1, settings.channels, *cells), torch.zeros(1, *cells), identity, identity[:, :3, :3])
+    latent = 4 * settings.channels * cells[0] * cells[1]
+    sequence = max(config.references) + max(config.lengths) + config.preceding
+    return {
+        "entry": entry,
+        "frame": entry * cells[0] * cells[1],
+        "view": ring.bytes_per_view,
+        "bound": entry * settings.max_capacity + ring.bytes_per_view * settings.keyframes.count,
+        "latent": latent,
+        "latents": latent * sequence,
+    }
