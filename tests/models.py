@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKLWan
 
 from mirage_sim.memory import MemoryConfig
 from mirage_sim.model.codec import EmbeddedCodecConfig
@@ -40,6 +41,41 @@ def tiny_world_model(height: int = 32, width: int = 32, seed: int = 0, **setting
         torch.nn.init.normal_(model.resampler.last.weight, std=0.1)
         torch.nn.init.normal_(model.refiner.last.weight, std=0.1)
     return model.requires_grad_(False).eval()
+
+
+def wan21_autoencoder() -> AutoencoderKLWan:
+    """Wan2.1's kind of autoencoder, a few channels wide: 8x in space, 4x in time."""
+    return AutoencoderKLWan(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[2.0, 1.0, 0.5, 1.0],
+    )
+
+
+def wan22_autoencoder(
+    base_dim: int, decoder_base_dim: int, halves: list[bool], mean: list[float], std: list[float]
+) -> AutoencoderKLWan:
+    """Wan2.2's kind of autoencoder, with three levels of one block: 8x in space, 2x in time a `True`."""
+    return AutoencoderKLWan(
+        base_dim=base_dim,
+        decoder_base_dim=decoder_base_dim,
+        z_dim=len(mean),
+        dim_mult=[1, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=halves,
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_temporal=2 ** sum(halves),
+        scale_factor_spatial=8,
+        latents_mean=mean,
+        latents_std=std,
+    )
 
 
 def save_tiny_world_model(folder: Path, **settings: object) -> Path:

@@ -13,10 +13,10 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor, nn
 
 from mirage_sim.checkpoints.checkpoint import Checkpoint, adapted_modules
-from mirage_sim.checkpoints.shapes import codec_arguments, empty_codec, empty_generator
+from mirage_sim.checkpoints.shapes import codec_arguments, empty_codec
 from mirage_sim.errors import InputError
 from mirage_sim.model.codec import WanCodec
-from mirage_sim.model.generator import Generator
+from mirage_sim.model.generator import Generator, empty_generator
 from mirage_sim.model.lora import ADAPTER, LoRAConfig, add_lora
 from mirage_sim.model.world_model import default_dtype, stays_float32
 

@@ -24,11 +24,10 @@ from mirage_sim.checkpoints.shapes import (
     config_of_diffusers,
     config_of_tensors,
     empty_codec,
-    empty_generator,
     with_branch,
 )
 from mirage_sim.errors import FileFormatError
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.generator import GeneratorConfig, empty_generator
 
 OFFICIAL_CODECS = ("Wan2.2_VAE.pth", "Wan2.2_VAE.safetensors")
 

@@ -35,10 +35,10 @@ from mirage_sim.checkpoints.shapes import (
     codec_arguments,
     config_values,
     empty_codec,
-    empty_generator,
     make_config,
 )
 from mirage_sim.errors import FileFormatError
+from mirage_sim.model.generator import empty_generator
 
 KIND = "mirage_sim.checkpoint"
 SCHEMA_VERSION = 1

@@ -19,7 +19,7 @@ from torch import Tensor
 from mirage_sim.checkpoints.files import read_json
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.model.condition import condition_channels
-from mirage_sim.model.generator import Generator, GeneratorConfig
+from mirage_sim.model.generator import GeneratorConfig
 
 HEAD_DIM = 128
 """Channels of an attention head in every published Wan model; tensors do not tell it."""
@@ -197,12 +197,6 @@ def codec_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the values that `AutoencoderKLWan` takes; other versions of it write others beside them."""
     known = inspect.signature(AutoencoderKLWan.__init__).parameters
     return {key: value for key, value in values.items() if key in known}
-
-
-def empty_generator(config: GeneratorConfig) -> Generator:
-    """A generator without weights, which costs no memory."""
-    with torch.device("meta"):
-        return Generator(config)
 
 
 def empty_codec(where: Path | str, arguments: Mapping[str, Any]) -> Any:

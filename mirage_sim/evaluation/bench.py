@@ -81,7 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(CountsConfig.references),
         help="earlier views (default: %(default)s)",
     )
-    counts.add_argument("--steps", type=int, default=20, help="passes of a step (default: %(default)s)")
+    counts.add_argument(
+        "--steps", type=int, default=CountsConfig.steps, help="passes of a step (default: %(default)s)"
+    )
     for each in (step, read, memory, counts):
         each.add_argument("--threads", type=int, help="threads of torch (default: as it finds the machine)")
 

@@ -21,11 +21,11 @@ from mirage_sim.evaluation.counts_networks import (
     count_text,
     empty_text_encoder,
 )
-from mirage_sim.evaluation.full_size import full_size_codec
+from mirage_sim.evaluation.full_size import full_size_codec, full_size_memory
 from mirage_sim.evaluation.published import SECONDS_PER_FRAME
 from mirage_sim.evaluation.report import Aim
-from mirage_sim.evaluation.whole_size import WAN_5B, empty_generator
-from mirage_sim.memory import Keyframes, MemoryConfig
+from mirage_sim.evaluation.whole_size import WAN_5B, loaded_shape
+from mirage_sim.memory import Keyframes
 from mirage_sim.memory.config import DTYPES
 from mirage_sim.memory.entries import Entries
 from mirage_sim.model.generator import GeneratorConfig
@@ -87,7 +87,7 @@ def bench_counts(config: CountsConfig) -> dict[str, Any]:
     """
     codec = full_size_codec("meta").to("meta").eval()
     cells = (config.height // codec.spatial_stride, config.width // codec.spatial_stride)
-    generator, text = empty_generator(config.generator), empty_text_encoder(TextShape())
+    generator, text = loaded_shape(config.generator), empty_text_encoder(TextShape())
     networks = count_networks(generator, codec, text, config.ranks)
     passes, matrix = count_passes(generator, pass_shapes(config, generator.token_grid(cells)), cells)
     calls = count_codec(codec, max(config.lengths), cells) | count_text(text, TextShape(), config.prompt)
@@ -157,7 +157,7 @@ def world_bytes(config: CountsConfig, cells: tuple[int, int]) -> dict[str, int]:
         keyframe), `bound` (entries and keyframes at their maximum), `latent` (one latent frame in 32 bit) and
         `latents` (those of the longest sequence).
     """
-    settings = MemoryConfig(channels=config.generator.channels, glimpses=0)
+    settings = full_size_memory(config.generator.channels)
     dtype, device = DTYPES[settings.dtype], torch.device("cpu")
     entry = Entries(1, settings.channels, dtype, 1, 1, device).bytes_per_entry
     ring = Keyframes(settings.keyframes, 1, settings.channels, dtype, device)

@@ -30,7 +30,7 @@ from mirage_sim.evaluation.counts_formulas import (
     text_parameters,
 )
 from mirage_sim.evaluation.counts_meter import Flops, Measured, measure, peak_with_matrix, weight_bytes
-from mirage_sim.evaluation.whole_size import empty_generator
+from mirage_sim.evaluation.whole_size import loaded_shape
 from mirage_sim.model.codec import WanCodec
 from mirage_sim.model.generator import Generator
 from mirage_sim.model.lora import LoRAConfig, add_lora
@@ -62,7 +62,7 @@ def count_networks(
         "VAE decoder": (_parameters(vae.post_quant_conv, vae.decoder), decoder_parameters(shape)),
     }
     for rank in ranks:
-        adapted = empty_generator(config)
+        adapted = loaded_shape(config)
         add_lora(adapted, LoRAConfig(rank=rank))
         adapters = [each for name, each in adapted.named_parameters() if ".lora_" in name]
         told[f"LoRA, rank {rank}"] = (iter(adapters), lora_parameters(config, rank))

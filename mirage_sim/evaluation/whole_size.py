@@ -17,7 +17,7 @@ from mirage_sim.geometry import make_intrinsics
 from mirage_sim.memory import MemoryConfig, SpatialMemory
 from mirage_sim.model.codec import WanCodec
 from mirage_sim.model.condition import build_condition, condition_channels
-from mirage_sim.model.generator import Generator, GeneratorConfig
+from mirage_sim.model.generator import Generator, GeneratorConfig, empty_generator
 from mirage_sim.model.sampler import SamplerConfig, sample, start_fraction
 from mirage_sim.model.world_model import stays_float32
 from mirage_sim.scenes import Scene
@@ -37,8 +37,8 @@ PUBLISHED_SAMPLER = SamplerConfig(steps=20, shift=5.0, scheduler="unipc", known_
 PRECEDING, REFERENCES, PROMPT = 2, 4, 512
 
 
-def empty_generator(config: GeneratorConfig) -> Generator:
-    """Build a generator without values on the "meta" device; norms in 32 bit, the rest in bfloat16.
+def loaded_shape(config: GeneratorConfig) -> Generator:
+    """Build a generator without values in the types in which it is loaded: norms in 32 bit, else bfloat16.
 
     Args:
         config: Its shape.
@@ -46,8 +46,7 @@ def empty_generator(config: GeneratorConfig) -> Generator:
     Returns:
         The generator, for inference.
     """
-    with torch.device("meta"):
-        generator = Generator(config)
+    generator = empty_generator(config)
     for name, parameter in generator.named_parameters():
         parameter.data = parameter.data.to(torch.float32 if stays_float32(name) else torch.bfloat16)
     return generator.requires_grad_(False).eval()
@@ -64,7 +63,7 @@ def random_generator(config: GeneratorConfig, device: torch.device, seed: int = 
     Returns:
         The generator, for inference.
     """
-    generator = empty_generator(config).to_empty(device=device)
+    generator = loaded_shape(config).to_empty(device=device)
     chance = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for parameter in generator.parameters():

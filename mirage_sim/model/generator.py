@@ -64,6 +64,12 @@ class GeneratorConfig:
         return self.patch_size[1], self.patch_size[2]
 
 
+def empty_generator(config: GeneratorConfig) -> Generator:
+    """A generator without weights on the "meta" device, which costs no memory."""
+    with torch.device("meta"):
+        return Generator(config)
+
+
 class Generator(nn.Module):
     """Backbone, memory branch and the pass through both."""
 

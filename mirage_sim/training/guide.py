@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -92,7 +93,7 @@ def load_guide(model: WorldModel, out: Path) -> Refiner:
         The guide, frozen, on the model's device.
 
     Raises:
-        FileFormatError: If it is missing or of another shape.
+        FileFormatError: If it is missing, damaged or of another shape.
     """
     path = out / GUIDE_FILE
     if not path.exists():
@@ -100,6 +101,6 @@ def load_guide(model: WorldModel, out: Path) -> Refiner:
     guide = Refiner(guide_config(model.config.refiner))
     try:
         guide.load_state_dict(load_file(path))
-    except RuntimeError as error:
+    except (SafetensorError, RuntimeError) as error:
         raise FileFormatError(f"{path} must be a guide of this refiner: {error}") from error
     return guide.requires_grad_(False).eval().to(model.device)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
 
 from mirage_sim.checkpoints import Checkpoint, open_checkpoint
 from mirage_sim.model.generator import Generator
 from tests.checkpoints.official import TINY, write_official
+from tests.models import wan21_autoencoder
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +26,7 @@ def diffusers_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator = Generator(TINY)
-        vae = AutoencoderKLWan(
-            base_dim=4,
-            z_dim=4,
-            dim_mult=[1, 1, 1, 1],
-            num_res_blocks=1,
-            temperal_downsample=[False, True, True],
-            latents_mean=[0.1, -0.2, 0.3, 0.0],
-            latents_std=[2.0, 1.0, 0.5, 1.0],
-        )
+        vae = wan21_autoencoder()
     generator.backbone.save_pretrained(folder / "transformer", max_shard_size="40KB")
     vae.save_pretrained(folder / "vae")
     assert len(list((folder / "transformer").glob("*.safetensors"))) > 1

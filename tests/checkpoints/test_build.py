@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
+from diffusers import WanVACETransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from safetensors.torch import load_file
 from torch import Tensor
@@ -27,6 +27,7 @@ from mirage_sim.model.generator import Generator
 from mirage_sim.model.lora import LoRAConfig, add_lora, has_lora, merge_lora
 from mirage_sim.model.world_model import stays_float32
 from tests.checkpoints.official import TINY, same
+from tests.models import wan22_autoencoder
 
 FLOAT = torch.float32
 
@@ -48,22 +49,7 @@ def trained(seed: int = 1) -> Generator:
 def tiny_codec() -> WanCodec:
     with torch.random.fork_rng():
         torch.manual_seed(2)
-        autoencoder = AutoencoderKLWan(
-            base_dim=4,
-            decoder_base_dim=6,
-            z_dim=48,
-            dim_mult=[1, 2, 2],
-            num_res_blocks=1,
-            temperal_downsample=[False, True],
-            is_residual=True,
-            in_channels=12,
-            out_channels=12,
-            patch_size=2,
-            scale_factor_temporal=2,
-            scale_factor_spatial=8,
-            latents_mean=[0.25] * 48,
-            latents_std=[2.0] * 48,
-        )
+        autoencoder = wan22_autoencoder(4, 6, [False, True], [0.25] * 48, [2.0] * 48)
     return WanCodec(autoencoder.requires_grad_(False).eval())
 
 

@@ -9,11 +9,11 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 
 from mirage_sim.checkpoints.codec_names import codec_config, codec_depth, codec_names
 from mirage_sim.checkpoints.names import ADAPTERS, BACKBONE, BRANCH, Names, publish, translate
-from mirage_sim.checkpoints.shapes import config_of_tensors, empty_codec, empty_generator, with_branch
+from mirage_sim.checkpoints.shapes import config_of_tensors, empty_codec, with_branch
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.evaluation.whole_size import WAN_5B
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.generator import GeneratorConfig, empty_generator
 from mirage_sim.model.lora import TARGETS
 from tests.checkpoints import official
 

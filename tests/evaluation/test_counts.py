@@ -39,12 +39,13 @@ from mirage_sim.evaluation.counts_networks import (
     empty_text_encoder,
 )
 from mirage_sim.evaluation.counts_report import counts_table
-from mirage_sim.evaluation.full_size import full_size_codec
+from mirage_sim.evaluation.full_size import full_size_codec, full_size_memory
 from mirage_sim.evaluation.results import write_results
-from mirage_sim.evaluation.whole_size import WAN_5B, empty_generator
-from mirage_sim.memory import MemoryConfig, SpatialMemory
+from mirage_sim.evaluation.whole_size import WAN_5B, loaded_shape
+from mirage_sim.memory import SpatialMemory
 from mirage_sim.model.codec import WanCodec
 from mirage_sim.model.generator import GeneratorConfig
+from tests.models import wan22_autoencoder
 
 TINY = GeneratorConfig(4, 7, 2, 12, 3, 32, 16, (1, 2, 2), 2)
 SMALL = GeneratorConfig(48, 54, 2, 12, 2, 32, 16)  # for the full codec
@@ -53,22 +54,7 @@ TINY_TEXT = TextShape(vocabulary=50, width=16, layers=2, heads=2, head_dim=4, ff
 
 def tiny_codec() -> WanCodec:
     with torch.device("meta"):
-        autoencoder = AutoencoderKLWan(
-            base_dim=8,
-            decoder_base_dim=12,
-            z_dim=4,
-            dim_mult=[1, 2, 2],
-            num_res_blocks=1,
-            temperal_downsample=[True, True],
-            is_residual=True,
-            in_channels=12,
-            out_channels=12,
-            patch_size=2,
-            scale_factor_temporal=4,
-            scale_factor_spatial=8,
-            latents_mean=[0.0] * 4,
-            latents_std=[1.0] * 4,
-        )
+        autoencoder = wan22_autoencoder(8, 12, [True, True], [0.0] * 4, [1.0] * 4)
     return WanCodec(autoencoder).to("meta").eval()
 
 
@@ -111,7 +97,7 @@ def test_operations_of_unknown_kind_are_refused() -> None:
 @pytest.mark.parametrize(("preceding", "references", "branch"), product((0, 2), (0, 4), (False, True)))
 def test_passes_agree_with_the_formulas(preceding: int, references: int, branch: bool) -> None:
     shapes = [PassShape(target, preceding, references, 6, 5, branch) for target in (1, 3)]
-    rows, matrix = count_passes(empty_generator(TINY), shapes, (4, 6))
+    rows, matrix = count_passes(loaded_shape(TINY), shapes, (4, 6))
     assert all(row["counted"] == row["formula"] for row in rows)
     assert rows[-1]["sequence"] == (references + 3 + preceding) * 6
     assert matrix > 0
@@ -119,7 +105,7 @@ def test_passes_agree_with_the_formulas(preceding: int, references: int, branch:
 
 def test_a_full_pass_agrees_with_the_formulas() -> None:
     shape = PassShape(9, 2, 4, 880, 512, True)
-    rows, matrix = count_passes(empty_generator(WAN_5B), [shape], (44, 80))
+    rows, matrix = count_passes(loaded_shape(WAN_5B), [shape], (44, 80))
     assert rows[0]["counted"] == rows[0]["formula"] == generator_flops(WAN_5B, shape).as_dict()
     assert 233e12 < rows[0]["formula"]["total"] < 234e12
     # The worst moment is in a feed-forward layer: all hints wait for their blocks, every token has its own
@@ -132,13 +118,13 @@ def test_a_full_pass_agrees_with_the_formulas() -> None:
 
 
 def test_parameters_agree_with_the_formulas() -> None:
-    told = count_networks(empty_generator(TINY), tiny_codec(), empty_text_encoder(TextShape()), (4, 8))
+    told = count_networks(loaded_shape(TINY), tiny_codec(), empty_text_encoder(TextShape()), (4, 8))
     assert all(each["parameters"] == each["formula"] for each in told.values())
     assert told["LoRA, rank 8"]["parameters"] == 2 * told["LoRA, rank 4"]["parameters"]
 
 
 def test_full_parameters_agree_with_the_formulas_and_with_published_sizes() -> None:
-    told = count_networks(empty_generator(WAN_5B), full_size_codec("meta"), None, (32,))
+    told = count_networks(loaded_shape(WAN_5B), full_size_codec("meta"), None, (32,))
     assert all(each["parameters"] == each["formula"] for each in told.values())
     assert all(each["bytes"] == 2 * (each["parameters"] + each["float32"]) for each in told.values())
     assert round(told["backbone"]["parameters"] / 1e9, 2) == 5.0
@@ -188,7 +174,7 @@ def test_without_transformers_the_text_encoder_is_left_out(monkeypatch: pytest.M
 
 def test_a_world_takes_what_its_memory_says() -> None:
     told = world_bytes(CountsConfig(), (44, 80))
-    memory = SpatialMemory(MemoryConfig(channels=48, glimpses=0), 1)
+    memory = SpatialMemory(full_size_memory(48), 1)
     lens = torch.tensor([[40.0, 0.0, 40.0], [0.0, 40.0, 22.0], [0.0, 0.0, 1.0]])
     pose = torch.eye(4)[None, None]
     memory.write(torch.zeros(1, 1, 48, 44, 80), torch.full((1, 1, 44, 80), 2.0), pose, lens[None, None])

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
 
 from mirage_sim.errors import InputError, InputTypeError
 from mirage_sim.model.codec import EmbeddedCodec, EmbeddedCodecConfig, WanCodec
 from mirage_sim.model.images import frames_to_tensor, tensor_to_frames
+from tests.models import wan21_autoencoder
 
 
 def embedded() -> EmbeddedCodec:
@@ -19,16 +19,7 @@ def embedded() -> EmbeddedCodec:
 
 def wan() -> WanCodec:
     torch.manual_seed(0)
-    autoencoder = AutoencoderKLWan(
-        base_dim=4,
-        z_dim=4,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
-        temperal_downsample=[False, True, True],
-        latents_mean=[0.1, -0.2, 0.3, 0.0],
-        latents_std=[2.0, 1.0, 0.5, 1.0],
-    )
-    return WanCodec(autoencoder.eval())
+    return WanCodec(wan21_autoencoder().eval())
 
 
 @torch.no_grad()

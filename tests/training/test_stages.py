@@ -188,6 +188,10 @@ def test_a_guide_is_kept_as_it_was_trained(tmp_path):
     wider = model.with_settings(refiner=replace(model.config.refiner, widths=(16, 16)))
     with pytest.raises(FileFormatError, match="must be a guide of this refiner"):
         load_guide(wider, tmp_path)
+    path = tmp_path / "guide.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FileFormatError, match="must be a guide of this refiner"):
+        load_guide(model, tmp_path)
 
 
 def test_guidance_goes_on_beyond_the_refiner_and_leaves_known_cells_alone():
