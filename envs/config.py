@@ -27,6 +27,7 @@ class ExploreConfig:
         memory: Whether the memory is used.
         collide: Whether remembered surfaces stop the camera.
         render_mode: `None`, "rgb_array" or "human".
+        prompt: What is to be seen, for a model that attends to text: text, or a stored embedding's file.
     """
 
     world_model: str | Path | WorldModel = "embedded"
@@ -36,6 +37,7 @@ class ExploreConfig:
     memory: bool = True
     collide: bool = False
     render_mode: str | None = None
+    prompt: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Check everything that needs no model."""
@@ -58,6 +60,8 @@ class ExploreConfig:
         for name in ("memory", "collide"):
             if not isinstance(getattr(self, name), bool):
                 raise InputTypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.prompt is not None and not isinstance(self.prompt, str | Path):
+            raise InputTypeError(f"prompt must be a text or a Path, got {type(self.prompt).__name__}")
         if self.collide and not self.memory:
             raise InputError("collide must be False where memory is False: only what is remembered can stop")
         if self.render_mode is not None and self.render_mode not in RENDER_MODES:

@@ -24,6 +24,7 @@ from mirage_sim.errors import FileFormatError, StateError
 from mirage_sim.geometry import check_pose, interpolate_poses
 from mirage_sim.model.images import tensor_to_frames
 from mirage_sim.world import Segment, World, WorldState
+from mirage_sim.world.prompts import Prompts, embed_prompts
 
 Array = np.ndarray[Any, Any]
 
@@ -87,6 +88,9 @@ class ExploreCore:
         self.config, self.num_worlds = config, num_worlds
         self.model = shared_model(config.world_model, config.device)
         self.world = World(self.model, num_worlds, memory=config.memory)
+        self._prompt = None
+        if config.prompt is not None:
+            self._prompt = embed_prompts(self.model, config.prompt, 1)[0]  # [L, D]
         self.actions = make_actions(config.action_mode)
         self.observation_space: gym.Space[Any] = observation_space(config.observations, self.model)
         settings, hw = self.model.config, self.model.latent_hw
@@ -127,7 +131,9 @@ class ExploreCore:
             self._go_back(rows, noise_seeds, options.cam2world)
         else:
             firsts = [first_frame(options, self.model, rng) for rng in rngs]
-            self._begin(rows, noise_seeds, firsts)
+            self._begin(
+                rows, noise_seeds, firsts, options.prompt if options.prompt is not None else self._prompt
+            )
         for row, seed in zip(rows, seeds, strict=True):
             self.episodes.seeds[row] = seed
             self.episodes.collision[row] = False
@@ -237,7 +243,13 @@ class ExploreCore:
         other._count()
         return other
 
-    def _begin(self, rows: Sequence[int], noise_seeds: Sequence[int], firsts: Sequence[FirstFrame]) -> None:
+    def _begin(
+        self,
+        rows: Sequence[int],
+        noise_seeds: Sequence[int],
+        firsts: Sequence[FirstFrame],
+        prompt: Prompts,
+    ) -> None:
         settings = self.model.config
         images = np.zeros((self.num_worlds, settings.height, settings.width, 3), np.uint8)
         poses = torch.eye(4).repeat(self.num_worlds, 1, 1)
@@ -254,9 +266,8 @@ class ExploreCore:
             known = np.zeros(images.shape[:3], np.float32)
             for row in some if given else ():
                 known[row] = depths[row]
-            segment = self.world.reset(
-                images, poses, lenses, seeds, known if given else None, self._mask(some)
-            )
+            told = known if given else None
+            segment = self.world.reset(images, poses, lenses, seeds, told, self._mask(some), prompt)
             self.episodes.first_pose[some] = poses[some]
             self._show(some, segment, {})
 
@@ -298,7 +309,8 @@ class ExploreCore:
         context = self.world.snapshot(self._mask([rows[0]])).context
         latents, pose = context.latents[:, -1:], context.poses[0, -1].cpu()
         with torch.no_grad():
-            frame = tensor_to_frames(self.model.codec.decode(latents))  # [1, F, H, W, 3]
+            made = self.model.codec.decode(latents, context.latents[:, :-1])  # [1, F, 3, H, W]
+        frame = tensor_to_frames(made)
         told, shape = self.episodes, self.episodes.latest["depth"].shape[1:]
         try:
             seed = None if extra.get("seed") is None else int(extra["seed"])

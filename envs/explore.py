@@ -76,6 +76,8 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
       `cam2world`;
     - `{"world": folder}`: a saved world, which continues as it would have, with its own seed.
 
+    For a new world `{"prompt": text or Path}` takes the place of the argument `prompt`.
+
     ## Episode End
     The discrete action stop terminates. Nothing else does; `gym.make` truncates after `max_episode_steps`
     (1000).
@@ -98,6 +100,7 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
         memory: bool = True,
         collide: bool = False,
         render_mode: str | None = None,
+        prompt: str | Path | None = None,
     ) -> None:
         """Load or find the model.
 
@@ -109,6 +112,7 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
             memory: Whether the memory is used.
             collide: Whether remembered surfaces stop the camera.
             render_mode: `None`, "rgb_array" or "human".
+            prompt: What is to be seen, see `ExploreConfig`.
 
         Raises:
             InputError: If an argument has a wrong value.
@@ -117,7 +121,7 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
             StateError: If `render_mode` is "human" and there is no display.
         """
         self.config = ExploreConfig(
-            world_model, device, action_mode, observations, memory, collide, render_mode
+            world_model, device, action_mode, observations, memory, collide, render_mode, prompt
         )
         self._set_core(ExploreCore(self.config, 1))
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from mirage_sim.checkpoints import load_world_model
 from mirage_sim.errors import InputError
-from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel, load_world_model
+from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel
 
 _Key = tuple[str, str, tuple[tuple[int, int], ...]]
 _models: dict[_Key, WorldModel] = {}

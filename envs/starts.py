@@ -22,7 +22,7 @@ from mirage_sim.model.world_model import WorldModel
 
 Array = np.ndarray[Any, Any]
 
-KNOWN = ("keep_world", "image", "depth", "cam2world", "intrinsics", "world", "scene_seed")
+KNOWN = ("keep_world", "image", "depth", "cam2world", "intrinsics", "world", "scene_seed", "prompt")
 EYE_HEIGHT = 1.4
 
 
@@ -38,6 +38,7 @@ class StartOptions:
         intrinsics: In pixels, float32 [3, 3].
         world: Folder of a saved world.
         scene_seed: Which flat the first frame shows.
+        prompt: What is to be seen: a text, or the file of a stored embedding.
     """
 
     keep_world: bool = False
@@ -47,6 +48,7 @@ class StartOptions:
     intrinsics: Tensor | None = None
     world: Path | None = None
     scene_seed: int | None = None
+    prompt: str | Path | None = None
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,9 @@ def parse_options(options: Mapping[str, Any] | None, model: WorldModel) -> Start
     way = ways[0] if ways else "scene_seed"
     fitting = {
         "keep_world": {"cam2world"},
-        "image": {"depth", "cam2world", "intrinsics"},
+        "image": {"depth", "cam2world", "intrinsics", "prompt"},
         "world": set[str](),
-        "scene_seed": {"cam2world", "intrinsics"},
+        "scene_seed": {"cam2world", "intrinsics", "prompt"},
     }[way]
     lost = sorted(set(given) - {way} - fitting)
     if lost:
@@ -114,6 +116,7 @@ def parse_options(options: Mapping[str, Any] | None, model: WorldModel) -> Start
         intrinsics=_matrix("intrinsics", given["intrinsics"], 3) if "intrinsics" in given else None,
         world=_folder(given["world"]) if "world" in given else None,
         scene_seed=_seed(given["scene_seed"]) if "scene_seed" in given else None,
+        prompt=_prompt(given["prompt"]) if "prompt" in given else None,
     )
 
 
@@ -171,6 +174,12 @@ def _folder(folder: Any) -> Path:
     if not isinstance(folder, str | Path):
         raise InputTypeError(f"options['world'] must be a folder, got {type(folder).__name__}")
     return Path(folder)
+
+
+def _prompt(prompt: Any) -> str | Path:
+    if not isinstance(prompt, str | Path):
+        raise InputTypeError(f"options['prompt'] must be a text or a Path, got {type(prompt).__name__}")
+    return prompt
 
 
 def _seed(seed: Any) -> int:

@@ -52,6 +52,7 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        prompt: str | Path | None = None,
     ) -> None:
         """Load or find the model.
 
@@ -66,6 +67,7 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             render_mode: See `ExploreEnv`; a window shows the worlds side by side.
             max_episode_steps: Steps after which an episode is truncated; never if `None`.
             autoreset_mode: Gymnasium's "NextStep", "SameStep" or "Disabled".
+            prompt: See `ExploreEnv`.
 
         Raises:
             InputError: If an argument has a wrong value.
@@ -84,7 +86,7 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             modes = [mode.value for mode in AutoresetMode]
             raise InputError(f"autoreset_mode must be one of {modes}, got {autoreset_mode!r}") from error
         self.config = ExploreConfig(
-            world_model, device, action_mode, observations, memory, collide, render_mode
+            world_model, device, action_mode, observations, memory, collide, render_mode, prompt
         )
         self.max_episode_steps = max_episode_steps
         self._set_core(ExploreCore(self.config, int(num_envs)))

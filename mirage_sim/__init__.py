@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gymnasium.envs.registration import register, registry
 
 if TYPE_CHECKING:
-    from mirage_sim.model.world_model import load_world_model
+    from mirage_sim.checkpoints import load_world_model
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_world_model"]
@@ -27,7 +27,7 @@ if "Mirage/Explore-v0" not in registry:
 def __getattr__(name: str) -> Any:
     """Import `load_world_model`, and torch with it, when it is first asked for."""
     if name == "load_world_model":
-        from mirage_sim.model.world_model import load_world_model
+        from mirage_sim.checkpoints import load_world_model
 
         return load_world_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,6 +34,15 @@ class RecordingError(MirageError, OSError):
     """A recording could not be written or is in use by another writer."""
 
 
+_LISTED = 20
+
+
+def listed(names: Sequence[str]) -> str:
+    """Name the first 20, and say how many more there are."""
+    rest = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def check_shape(
     name: str, value: Tensor | np.ndarray[Any, Any], expected: Sequence[int | str | None]
 ) -> None:

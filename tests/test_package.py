@@ -19,24 +19,27 @@ PACKAGE = ROOT / "mirage_sim"
 MAY_IMPORT = {
     "geometry": set(),
     "memory": {"geometry"},
-    "model": {"geometry", "memory"},
-    "checkpoints": {"model"},
-    "world": {"geometry", "memory", "model"},
+    "perception": {"geometry"},
+    "text": set(),
+    "model": {"geometry", "memory", "perception", "text"},
+    "checkpoints": {"model", "perception", "text"},
+    "world": {"geometry", "memory", "model", "perception", "text"},
     "scenes": {"geometry"},
     "recording": {"geometry"},
     "baselines": {"geometry", "memory", "model"},
     "embedded": set(),
-    "envs": {"geometry", "memory", "model", "world", "scenes"},
+    "envs": {"geometry", "memory", "model", "checkpoints", "world", "scenes"},
     "agents": {"geometry", "memory", "model", "world", "envs"},
     "training": {
         *("geometry", "memory", "model", "baselines", "world", "scenes", "recording", "evaluation"),
     },
     "evaluation": {
         *("geometry", "memory", "model", "baselines", "world", "scenes", "recording", "envs", "agents"),
+        "checkpoints",
     },
     "cli": {
         *("geometry", "memory", "model", "world", "scenes", "recording", "envs", "agents"),
-        *("training", "evaluation", "checkpoints"),
+        *("training", "evaluation", "checkpoints", "text"),
     },
 }
 """Which rooms a room may import from, beside itself and the errors."""

@@ -3,6 +3,7 @@
 from mirage_sim.checkpoints.build import build_codec, build_generator, checkpoint_of
 from mirage_sim.checkpoints.checkpoint import Checkpoint
 from mirage_sim.checkpoints.folder import open_checkpoint, save_checkpoint
+from mirage_sim.checkpoints.load import load_world_model
 from mirage_sim.checkpoints.published import save_official
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "build_codec",
     "build_generator",
     "checkpoint_of",
+    "load_world_model",
     "open_checkpoint",
     "save_checkpoint",
     "save_official",

@@ -6,6 +6,7 @@ adapters in their published files.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from mirage_sim.checkpoints.checks import check_tensors
 from mirage_sim.checkpoints.codec_names import codec_config, codec_depth, codec_names
-from mirage_sim.checkpoints.files import INDEX_ENDING, find_weights, read_json, read_tensors
+from mirage_sim.checkpoints.files import INDEX_ENDING, find_weights, read_tensors
 from mirage_sim.checkpoints.names import ADAPTERS, BACKBONE, BRANCH, translate
 from mirage_sim.checkpoints.shapes import (
     check_class,
@@ -28,6 +29,7 @@ from mirage_sim.checkpoints.shapes import (
 )
 from mirage_sim.errors import FileFormatError
 from mirage_sim.model.generator import GeneratorConfig, empty_generator
+from mirage_sim.pretrained import read_json
 
 OFFICIAL_CODECS = ("Wan2.2_VAE.pth", "Wan2.2_VAE.safetensors")
 
@@ -58,6 +60,16 @@ class Checkpoint:
         """The parts that it has, by name."""
         every = {name: getattr(self, name) for name in ("backbone", "branch", "adapters", "codec")}
         return {name: tensors for name, tensors in every.items() if tensors}
+
+    def digest(self) -> str:
+        """Hash of every tensor with its name, the same wherever it was opened from: sha256 in hex."""
+        found = hashlib.sha256()
+        for part, tensors in self.parts.items():
+            for name in sorted(tensors):
+                tensor = tensors[name].contiguous()
+                found.update(f"{part}.{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+                found.update(tensor.flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
 
 def open_diffusers(folder: Path) -> Checkpoint:

@@ -8,17 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mirage_sim.errors import FileFormatError
+from mirage_sim.errors import FileFormatError, listed
 
-LISTED = 20
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """Types that hold weights as they are; narrower ones need scales that no tensor of ours has."""
-
-
-def listed(names: Sequence[str]) -> str:
-    """Name the first 20, and say how many more there are."""
-    rest = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_tensors(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import pickle
 import shutil
@@ -15,40 +14,18 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mirage_sim.checkpoints.checks import listed
-from mirage_sim.errors import FileFormatError, InputError, MirageError
+from mirage_sim.errors import FileFormatError, InputError, MirageError, listed
+from mirage_sim.pretrained import read_json
 
 INDEX_ENDING = ".safetensors.index.json"
 TORCH_ENDINGS = (".pth", ".pt", ".bin")
 SHARD_BYTES = 4 * 2**30
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The object.
-
-    Raises:
-        FileFormatError: If it is missing or holds something else.
-    """
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path} must be a JSON file, got {error}") from error
-    if not isinstance(values, dict):
-        raise FileFormatError(f"{path} must hold a JSON object, got {type(values).__name__}")
-    return values
 
 
 def find_weights(folder: Path, stem: str = "diffusion_pytorch_model") -> Path:

@@ -22,10 +22,9 @@ from mirage_sim.checkpoints.checkpoint import (
     with_adapter_file,
     with_branch_file,
 )
-from mirage_sim.checkpoints.checks import check_tensors, listed
+from mirage_sim.checkpoints.checks import check_tensors
 from mirage_sim.checkpoints.files import (
     SHARD_BYTES,
-    read_json,
     read_tensors,
     sha256,
     whole_folder,
@@ -37,14 +36,20 @@ from mirage_sim.checkpoints.shapes import (
     empty_codec,
     make_config,
 )
-from mirage_sim.errors import FileFormatError
+from mirage_sim.errors import FileFormatError, listed
 from mirage_sim.model.generator import empty_generator
+from mirage_sim.pretrained import read_json
 
 KIND = "mirage_sim.checkpoint"
 SCHEMA_VERSION = 1
 CONFIG_FILE = "checkpoint.json"
 STEM = "checkpoint"
 PARTS = ("backbone", "branch", "adapters", "codec")
+
+
+def holds_checkpoint(source: Path) -> bool:
+    """Whether `open_checkpoint` knows what this is, sound or not."""
+    return (source / CONFIG_FILE).is_file() or (source / "transformer").is_dir() or is_official(source)
 
 
 def open_checkpoint(source: Path, branch: Path | None = None, adapters: Path | None = None) -> Checkpoint:

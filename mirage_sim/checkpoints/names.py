@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mirage_sim.checkpoints.checks import listed
-from mirage_sim.errors import InputError
+from mirage_sim.errors import InputError, listed
 
 LEAVES = ("weight", "bias", "gamma")
 _PROJECTIONS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}

@@ -16,10 +16,10 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from mirage_sim.checkpoints.files import read_json
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.model.condition import condition_channels
 from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.pretrained import read_json
 
 HEAD_DIM = 128
 """Channels of an attention head in every published Wan model; tensors do not tell it."""

@@ -21,6 +21,7 @@ from mirage_sim.errors import InputError
 from mirage_sim.geometry import downsample_depth, interpolate_poses, make_intrinsics, rescale_intrinsics
 from mirage_sim.memory import Memory, MemoryConfig, MemoryStats, SpatialMemory
 from mirage_sim.model.codec import WanCodec
+from mirage_sim.model.full_size import full_size_memory
 from mirage_sim.scenes import Scene
 
 _MIB = 2.0**20
@@ -67,11 +68,6 @@ def full_size_codec(device: str = "cpu") -> WanCodec:
             latents_std=[1.0] * 48,
         )
     return WanCodec(autoencoder.to(torch.bfloat16))
-
-
-def full_size_memory(channels: int) -> MemoryConfig:
-    """Settings of the latent memory at full size: tokens in 8 bit."""
-    return MemoryConfig(channels=channels, dtype="float8", glimpses=0)
 
 
 def empty_memory(name: str, codec: WanCodec) -> Memory:

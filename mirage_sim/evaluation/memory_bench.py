@@ -26,7 +26,8 @@ from mirage_sim.evaluation.full_size import (
 from mirage_sim.evaluation.methods import LABELS, check_names, make_method
 from mirage_sim.evaluation.report import Aim
 from mirage_sim.evaluation.walk import laps
-from mirage_sim.evaluation.whole_size import WAN_5B, random_generator, whole_chunks
+from mirage_sim.evaluation.whole_size import random_generator, whole_chunks
+from mirage_sim.model.full_size import WAN_5B
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.scenes import Scene, first_seeds, make_scene
 

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mirage_sim.checkpoints import load_world_model
 from mirage_sim.evaluation.report import aims_table, hardware, plain, write_json
 from mirage_sim.evaluation.rollout import with_sampling
-from mirage_sim.model.world_model import WorldModel, load_world_model
+from mirage_sim.model.world_model import WorldModel
 from mirage_sim.scenes import SPLITS
 
 

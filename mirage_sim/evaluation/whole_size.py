@@ -12,29 +12,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mirage_sim.evaluation.full_size import Shape, cache, full_size_memory, true_depths
+from mirage_sim.evaluation.full_size import Shape, cache, true_depths
 from mirage_sim.geometry import make_intrinsics
 from mirage_sim.memory import MemoryConfig, SpatialMemory
 from mirage_sim.model.codec import WanCodec
-from mirage_sim.model.condition import build_condition, condition_channels
+from mirage_sim.model.condition import build_condition
+from mirage_sim.model.full_size import PRECEDING, PROMPT, PUBLISHED_SAMPLER, REFERENCES, full_size_memory
 from mirage_sim.model.generator import Generator, GeneratorConfig, empty_generator
 from mirage_sim.model.sampler import SamplerConfig, sample, start_fraction
 from mirage_sim.model.world_model import stays_float32
 from mirage_sim.scenes import Scene
 from mirage_sim.world.clock import Clock
-
-WAN_5B = GeneratorConfig(
-    channels=48,
-    condition_channels=condition_channels(48),
-    heads=24,
-    head_dim=128,
-    layers=30,
-    ffn_dim=14336,
-    context_dim=4096,
-)
-"""Wan2.2-TI2V-5B with a memory branch beside every second block."""
-PUBLISHED_SAMPLER = SamplerConfig(steps=20, shift=5.0, scheduler="unipc", known_fraction=1.0)
-PRECEDING, REFERENCES, PROMPT = 2, 4, 512
 
 
 def loaded_shape(config: GeneratorConfig) -> Generator:

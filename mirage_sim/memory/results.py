@@ -31,6 +31,10 @@ class MemoryRead:
     log_scale: Tensor
     view_cos: Tensor
 
+    def frames(self, chosen: slice) -> MemoryRead:
+        """Give what was read for some of the T frames."""
+        return MemoryRead(**{name: value[:, chosen] for name, value in vars(self).items()})
+
     @classmethod
     def nothing(cls, worlds: int, frames: int, shape: tuple[int, int, int], device: Any) -> MemoryRead:
         """The answer of an empty memory: nothing known in any cell of any frame."""

@@ -1,8 +1,9 @@
 """Condition: what was read from the memory, laid out as the channels that the branch embeds.
 
-The published branch sees the read latents and the codec's encoding of an all-ones video (a constant). Ours
-sees the read latents, the mask, and what a nearest-cell read would lose: where in the cell the token fell,
-how its scale differs from the present one, from which side it was seen, and how far it is.
+The published branch sees the read latents and the codec's encoding of an all-ones video (a constant), see
+`published_condition`. Ours sees the read latents, the mask, and what a nearest-cell read would lose: where in
+the cell the token fell, how its scale differs from the present one, from which side it was seen, and how far
+it is.
 """
 
 from __future__ import annotations
@@ -44,6 +45,22 @@ def build_condition(read: MemoryRead, extras: bool = True) -> Tensor:
     )  # [B, T, 5, h, w]
     channels = [read.latents.float() * known, known, geometry * known * float(extras)]
     return torch.cat(channels, dim=2)
+
+
+def published_condition(read: MemoryRead, constant: Tensor) -> Tensor:
+    """Lay out what the published branch sees; unknown cells are zero in the read latents.
+
+    Args:
+        read: What the memory holds for B worlds and T frames of h x w cells.
+        constant: The codec's latents of a white video, [T, C, h, w].
+
+    Returns:
+        float32 [B, T, 2C, h, w].
+
+    Source: paper's reference implementation, input of the memory branch.
+    """
+    known = read.latents.float() * read.mask[:, :, None]
+    return torch.cat([known, constant.expand_as(known)], dim=2)
 
 
 def motion_context(

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mirage_sim.errors import InputError
+from mirage_sim.perception.protocol import Perceived, Seen
 
 GEOMETRY_CHANNELS = 6  # log remembered depth, its mask, ray z, level length, length, camera height
 LOG_DEPTH_CENTRE = 1.0  # log metres: about 2.7 m
@@ -103,6 +104,26 @@ class DepthHead(nn.Module):
         """Predict metres, spread and surface probability; arguments as for `forward`."""
         log_depth, log_spread, surface = self(latents, geometry)
         return DepthPrediction(log_depth.exp(), log_spread.exp(), surface.sigmoid())
+
+
+class LatentDepth:
+    """The depth head as a `DepthEstimator`."""
+
+    needs_frames = False
+
+    def __init__(self, head: DepthHead, max_spread: float) -> None:
+        """Wrap a head.
+
+        Args:
+            head: Predicts.
+            max_spread: Cells whose depth is less certain than this, in log metres, are not sure.
+        """
+        self._head, self._max_spread = head, max_spread
+
+    def estimate(self, seen: Seen) -> Perceived:
+        """Tell depth and surface of N views from their latents."""
+        said = self._head.predict(seen.latents, seen.geometry)
+        return Perceived(said.depth, said.surface > 0.5, said.spread < self._max_spread)
 
 
 def depth_geometry(

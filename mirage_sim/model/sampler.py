@@ -138,11 +138,11 @@ def sample(
         Latents [B, T, C, h, w].
     """
     scheduler = make_scheduler(config, start.device)
-    moves = (fraction > 0).float()[:, :, None]  # [B, T, 1, h, w]
+    moves = (fraction > 0)[:, :, None]  # [B, T, 1, h, w]
     tokens = pool_tokens(fraction, patch)  # [B, T, h', w']
     latents = start
     for index, timestep in enumerate(scheduler.timesteps):
         level = float(scheduler.sigmas[index])
         flow = velocity(latents, tokens * level) * moves
-        latents = scheduler.step(flow, timestep, latents, return_dict=False)[0]
+        latents = torch.where(moves, scheduler.step(flow, timestep, latents, return_dict=False)[0], start)
     return latents

@@ -1,6 +1,7 @@
-"""World model: codec, resampler, generator, refiner, depth head and sampler settings, loaded from one folder.
+"""World model: codec, resampler, generator, refiner, depth head and sampler settings.
 
-A folder holds `model.json` (kind, version, shapes, hash of the weights) and `model.safetensors`.
+The embedded model has all of them, in a folder of `model.json` (kind, version, shapes, hash of the weights)
+and `model.safetensors`. The full-size model has codec and generator; depth is estimated, prompts are encoded.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ from torch import Tensor, nn
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.geometry import make_intrinsics
 from mirage_sim.memory import MemoryConfig
-from mirage_sim.model.codec import Codec, EmbeddedCodec, EmbeddedCodecConfig
+from mirage_sim.model.codec import EmbeddedCodec, EmbeddedCodecConfig, WanCodec
 from mirage_sim.model.condition import condition_channels
-from mirage_sim.model.depth_head import DepthHead, DepthHeadConfig
+from mirage_sim.model.depth_head import DepthHead, DepthHeadConfig, LatentDepth
 from mirage_sim.model.generator import Generator, GeneratorConfig
 from mirage_sim.model.refiner import Refiner, RefinerConfig
 from mirage_sim.model.resampler import Resampler, ResamplerConfig
 from mirage_sim.model.sampler import SamplerConfig
+from mirage_sim.perception.protocol import DepthEstimator, Segmenter
+from mirage_sim.text.encoder import TextEncoder
 
 KIND = "mirage_sim.world_model"
 SCHEMA_VERSION = 1
@@ -50,14 +52,17 @@ class WorldModelConfig:
         preceding: Latent frames before the target that the generator sees.
         preceding_with_memory: Whether it sees them also where the memory knows a part of the view (they are
             in the memory already; without, the sequence is half as long).
+        overlap: Latent frames before the target, after `preceding`, that are a clean part of it: 0 or 1.
+        hint_preceding: Whether the memory is read for preceding frames, too, and hinted at there.
+        prompt_tokens: Tokens of a prompt that the generator attends to; 0: it attends to the camera's motion.
         references: Earlier views, chosen by 3D overlap, that the generator sees.
         extras: Whether the condition tells offset, scale, view and depth beside the latents.
         max_depth_spread: Tokens whose depth is less certain than this (in log metres) are not remembered.
-        codec: Shape of the codec.
+        codec: Shape of the embedded codec; `None` for one that is given.
         generator: Shape of the generator.
-        depth_head: Shape of the depth head.
-        resampler: Shape of the resampler.
-        refiner: Shape of the refiner.
+        depth_head: Shape of the depth head; `None` without one.
+        resampler: Shape of the resampler; `None` without one: known cells start as they were read.
+        refiner: Shape of the refiner; `None` without one.
         sampler: How latents are drawn.
         memory: How the memory keeps tokens.
     """
@@ -69,39 +74,56 @@ class WorldModelConfig:
     segment_length: int = 1
     preceding: int = 1
     preceding_with_memory: bool = False
+    overlap: int = 0
+    hint_preceding: bool = False
+    prompt_tokens: int = 0
     references: int = 0
     extras: bool = True
     max_depth_spread: float = 0.25
-    codec: EmbeddedCodecConfig = field(default_factory=EmbeddedCodecConfig)
+    codec: EmbeddedCodecConfig | None = field(default_factory=EmbeddedCodecConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    depth_head: DepthHeadConfig = field(default_factory=DepthHeadConfig)
-    resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
-    refiner: RefinerConfig = field(default_factory=RefinerConfig)
+    depth_head: DepthHeadConfig | None = field(default_factory=DepthHeadConfig)
+    resampler: ResamplerConfig | None = field(default_factory=ResamplerConfig)
+    refiner: RefinerConfig | None = field(default_factory=RefinerConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     memory: MemoryConfig = field(default_factory=lambda: MemoryConfig(channels=32))
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
-        channels = {
-            self.codec.channels,
-            self.generator.channels,
-            self.depth_head.channels,
-            self.resampler.channels,
-            self.refiner.channels,
-            self.memory.channels,
-        }
+        parts = (self.codec, self.generator, self.depth_head, self.resampler, self.refiner, self.memory)
+        channels = {part.channels for part in parts if part is not None}
         if len(channels) != 1:
             raise InputError(
                 "codec, generator, depth_head, resampler, refiner and memory must share channels, "
                 f"got {channels}"
             )
-        if self.generator.condition_channels != condition_channels(self.codec.channels):
+        ours, published = condition_channels(self.generator.channels), 2 * self.generator.channels
+        if self.generator.condition_channels not in (ours, published):
             raise InputError(
-                f"generator.condition_channels must be {condition_channels(self.codec.channels)}, "
+                f"generator.condition_channels must be {ours}, or {published} as published, "
                 f"got {self.generator.condition_channels}"
             )
-        if min(self.segment_length, self.preceding) < 1 or self.references < 0:
-            raise InputError("segment_length and preceding must be at least 1 and references at least 0")
+        if self.resampler is not None and self.published_condition:
+            raise InputError(f"resampler must be None where the condition has {published} channels")
+        if min(self.segment_length, self.preceding) < 1 or min(self.references, self.prompt_tokens) < 0:
+            raise InputError(
+                "segment_length and preceding must be at least 1, references and prompt_tokens at least 0, "
+                f"got {self.segment_length}, {self.preceding}, {self.references} and {self.prompt_tokens}"
+            )
+        if self.overlap not in (0, 1):
+            raise InputError(f"overlap must be 0 or 1, got {self.overlap}")
+        if self.hint_preceding and not self.preceding_with_memory:
+            raise InputError("hint_preceding must be False where preceding_with_memory is False")
+
+    @property
+    def published_condition(self) -> bool:
+        """Whether the branch sees a constant beside what was read, as published, and no geometry."""
+        return self.generator.condition_channels == 2 * self.generator.channels
+
+    @property
+    def before(self) -> int:
+        """Latent frames that a segment sees of those before it."""
+        return self.preceding + self.overlap
 
 
 def config_from_dict(values: Mapping[str, Any], kind: type[Any] = WorldModelConfig) -> Any:
@@ -132,7 +154,7 @@ def config_from_dict(values: Mapping[str, Any], kind: type[Any] = WorldModelConf
     }
     parsed: dict[str, Any] = {}
     for key, value in values.items():
-        if kind is WorldModelConfig and key in nested:
+        if kind is WorldModelConfig and key in nested and value is not None:
             parsed[key] = config_from_dict(value, nested[key])
         else:
             parsed[key] = tuple(value) if isinstance(value, list) else value
@@ -140,22 +162,57 @@ def config_from_dict(values: Mapping[str, Any], kind: type[Any] = WorldModelConf
 
 
 class WorldModel(nn.Module):
-    """The networks of one world model; several worlds may share it."""
+    """The networks of one world model; several worlds may share it.
 
-    def __init__(self, config: WorldModelConfig | None = None) -> None:
-        """Build the networks with random weights.
+    `depth_head`, `resampler` and `refiner` are `None` where the config has none.
+    """
+
+    depth_head: DepthHead
+    resampler: Resampler
+    refiner: Refiner
+
+    def __init__(
+        self,
+        config: WorldModelConfig | None = None,
+        codec: WanCodec | None = None,
+        generator: Generator | None = None,
+        estimator: DepthEstimator | None = None,
+        segmenter: Segmenter | None = None,
+        text_encoder: TextEncoder | None = None,
+    ) -> None:
+        """Build the networks that are not given, with random weights.
 
         Args:
             config: Shapes and settings.
+            codec: In the place of an embedded one.
+            generator: Of the config's shape.
+            estimator: Depth in the place of a depth head.
+            segmenter: Tells sky and what may move, which is not remembered.
+            text_encoder: Encodes prompts.
+
+        Raises:
+            InputError: If parts are missing, or do not fit each other.
         """
         super().__init__()
-        self.config = config if config is not None else WorldModelConfig()
-        self.codec = EmbeddedCodec(self.config.codec)
-        self.generator = Generator(self.config.generator)
-        self.depth_head = DepthHead(self.config.depth_head)
-        self.resampler = Resampler(self.config.resampler)
-        self.refiner = Refiner(self.config.refiner)
+        self.config = c = config if config is not None else WorldModelConfig()
+        if (codec is None) == (c.codec is None):
+            raise InputError("codec must be given where the config has none, and only there")
+        if (estimator is None) == (c.depth_head is None):
+            raise InputError("estimator must be given where the config has no depth_head, and only there")
+        self.codec = codec if codec is not None else EmbeddedCodec(c.codec)
+        self.generator = generator if generator is not None else Generator(c.generator)
+        shapes = (self.generator.config, self.codec.channels)
+        if shapes != (c.generator, c.generator.channels):
+            raise InputError(f"generator and codec must be of {c.generator}, got {shapes}")
+        self.register_module("depth_head", DepthHead(c.depth_head) if c.depth_head else None)
+        self.register_module("resampler", Resampler(c.resampler) if c.resampler else None)
+        self.register_module("refiner", Refiner(c.refiner) if c.refiner else None)
+        self.estimator, self.segmenter, self.text_encoder = estimator, segmenter, text_encoder
         self.weights_hash = ""
+        self._constants: dict[int, Tensor] = {}
+        steps = [size * self.codec.spatial_stride for size in c.generator.patch_hw]
+        if c.height % steps[0] or c.width % steps[1]:
+            raise InputError(f"height and width must be multiples of {steps}, got {c.height} and {c.width}")
 
     @property
     def latent_hw(self) -> tuple[int, int]:
@@ -171,8 +228,7 @@ class WorldModel(nn.Module):
     @property
     def frames_per_latent(self) -> int:
         """Pixel frames that one latent frame of a running world stands for."""
-        codec: Codec = self.codec
-        return codec.temporal_stride
+        return self.codec.temporal_stride
 
     @property
     def device(self) -> torch.device:
@@ -184,6 +240,16 @@ class WorldModel(nn.Module):
         """Type of the large weights."""
         return self.generator.backbone.patch_embedding.weight.dtype  # type: ignore[no-any-return]
 
+    @property
+    def depth_estimator(self) -> DepthEstimator:
+        """What tells the depth of a view: the estimator that was given, or the depth head."""
+        return self.estimator or LatentDepth(self.depth_head, self.config.max_depth_spread)
+
+    @property
+    def needs_frames(self) -> bool:
+        """Whether depth and masks are told from pictures, so that every step decodes."""
+        return self.depth_estimator.needs_frames or self.segmenter is not None
+
     def intrinsics(self) -> Tensor:
         """Default intrinsics [3, 3] in pixels of the model's images."""
         return make_intrinsics(self.config.height, self.config.width, self.config.fov_x_deg)
@@ -193,10 +259,29 @@ class WorldModel(nn.Module):
         other = WorldModel.__new__(WorldModel)
         nn.Module.__init__(other)
         other.config = replace(self.config, **changes)
-        for name, part in self.named_children():
-            setattr(other, name, part)
-        other.weights_hash = self.weights_hash
+        for name, part in self._modules.items():
+            other.register_module(name, part)
+        for name in ("estimator", "segmenter", "text_encoder", "weights_hash"):
+            setattr(other, name, getattr(self, name))
+        other._constants = {}
         return other
+
+    def constant(self, frames: int) -> Tensor:
+        """The half of the published condition that is always the same: the codec's latents of a white video.
+
+        Args:
+            frames: Latent frames.
+
+        Returns:
+            float32 [frames, C, h, w], computed once.
+
+        Source: paper's reference implementation, input of the memory branch.
+        """
+        if frames not in self._constants:
+            pictures = 1 + self.codec.temporal_stride * (frames - 1)
+            white = torch.ones(1, pictures, 3, self.config.height, self.config.width, device=self.device)
+            self._constants[frames] = self.codec.encode(white)[0].float()
+        return self._constants[frames]
 
     def cast(self, dtype: torch.dtype) -> WorldModel:
         """Cast the large weights to `dtype`; norms, tables and statistics stay float32."""
@@ -242,50 +327,6 @@ def default_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
-
-
-def load_world_model(
-    name_or_folder: str | Path = "embedded",
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-) -> WorldModel:
-    """Load a world model, ready to generate.
-
-    Args:
-        name_or_folder: "embedded" for the one inside the package, or a folder that `WorldModel.save` wrote.
-        device: Where it runs.
-        dtype: Type of the large weights; `None` takes bf16 where the hardware has it.
-
-    Returns:
-        The model in evaluation mode, without gradients.
-
-    Raises:
-        InputError: If the device is unknown or not there.
-        FileFormatError: If a file is missing, truncated, tampered with, or of another kind or version.
-    """
-    target = _check_device(device)
-    if str(name_or_folder) == "embedded":
-        with as_file(files("mirage_sim.embedded")) as folder:
-            model = load_folder(folder)
-    else:
-        model = load_folder(Path(name_or_folder))
-    model.requires_grad_(False).eval().to(target)
-    model.cast(dtype if dtype is not None else default_dtype(target))
-    for part in (model.codec, model.refiner, model.depth_head):
-        part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
-
-
-def _check_device(device: str | torch.device) -> torch.device:
-    try:
-        target = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f'device must be "cpu", "cuda" or "cuda:N", got {device!r}') from error
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            f'device must be one that this machine has, got {device!r} without a CUDA device; use "cpu"'
-        )
-    return target
 
 
 def load_folder(folder: Path) -> WorldModel:

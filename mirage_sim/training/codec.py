@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mirage_sim.evaluation.metrics import gradient_sums, psnr
-from mirage_sim.model.codec import EmbeddedCodec
+from mirage_sim.model.codec import EmbeddedCodec, WanCodec
 from mirage_sim.model.images import frames_to_tensor, scale_pixels
 from mirage_sim.training.data import Clips
 from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
@@ -33,7 +33,7 @@ LARGEST_SHIFT = 1.0  # cells
 class _Autoencode(nn.Module):
     """One forward pass of training: encode, move the first ones, disturb, decode."""
 
-    def __init__(self, codec: EmbeddedCodec) -> None:
+    def __init__(self, codec: EmbeddedCodec | WanCodec) -> None:
         super().__init__()
         self.codec = codec
 
@@ -104,7 +104,7 @@ def random_images(frames: Tensor, count: int, rng: np.random.Generator) -> tuple
 
 
 @torch.no_grad()
-def validation_figures(codec: EmbeddedCodec, held_out: Clips) -> dict[str, float]:
+def validation_figures(codec: EmbeddedCodec | WanCodec, held_out: Clips) -> dict[str, float]:
     """PSNR of some held-out frames, and their gradient energy over the truth's."""
     picked = held_out.rgb[:, :: max(1, held_out.rgb.shape[1] // 2)].reshape(-1, *held_out.rgb.shape[2:])[:32]
     truth = frames_to_tensor(picked, codec.latent_mean.device)
@@ -118,7 +118,9 @@ def validation_figures(codec: EmbeddedCodec, held_out: Clips) -> dict[str, float
     }
 
 
-def train_codec(codec: EmbeddedCodec, clips: Clips, held_out: Clips, config: StageConfig, out: Path) -> None:
+def train_codec(
+    codec: EmbeddedCodec | WanCodec, clips: Clips, held_out: Clips, config: StageConfig, out: Path
+) -> None:
     """Train `codec` in place.
 
     Args:
@@ -152,7 +154,7 @@ def train_codec(codec: EmbeddedCodec, clips: Clips, held_out: Clips, config: Sta
     _normalise(codec, clips)
 
 
-def _normalise(codec: EmbeddedCodec, clips: Clips) -> None:
+def _normalise(codec: EmbeddedCodec | WanCodec, clips: Clips) -> None:
     """Set the latent statistics from every eighth clip's first frame."""
     codec.latent_mean.zero_()
     codec.latent_std.fill_(1.0)

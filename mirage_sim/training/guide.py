@@ -72,7 +72,7 @@ def train_guide(
         out: Folder of the run; receives `guide.safetensors`.
         samples: How samples are drawn.
     """
-    shape = guide_config(model.config.refiner)
+    shape = guide_config(model.refiner.config)
     other = model.with_settings(refiner=shape)
     other.refiner = Refiner(shape).to(model.device)
     run_refiner_stage("guide", other, clips, held_out, config, out, samples, flow_loss, VALIDATION_STEPS)
@@ -98,7 +98,7 @@ def load_guide(model: WorldModel, out: Path) -> Refiner:
     path = out / GUIDE_FILE
     if not path.exists():
         raise FileFormatError(f"{out} must hold {GUIDE_FILE}: train the stage `guide` first")
-    guide = Refiner(guide_config(model.config.refiner))
+    guide = Refiner(guide_config(model.refiner.config))
     try:
         guide.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:

@@ -1,7 +1,7 @@
 """Noise: what a world draws from. It belongs to the world's seed and to the view, not to the time.
 
 So the same view of the same place is drawn alike whenever it is looked at, also where nothing can be
-remembered, as at the edges of things. Source: ours.
+remembered, as at the edges of things. Frames of one segment differ even where the camera rests. Source: ours.
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ def view_noise(
     """
     rounded = (cam2world[:, :3].double().cpu() / SAME).round().long()  # [T, 3, 4]
     draws = []
+    views: list[str] = []
     for view in rounded:
-        digest = hashlib.blake2b(f"{seed} {view.flatten().tolist()}".encode(), digest_size=8).digest()
+        views.append(f"{seed} {view.flatten().tolist()}")
+        repeats = views.count(views[-1]) - 1  # a camera at rest draws every frame of a segment anew
+        named = views[-1] + (f" {repeats}" if repeats else "")
+        digest = hashlib.blake2b(named.encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
         draws.append(torch.randn(shape, generator=generator))
     return torch.stack(draws)

@@ -22,11 +22,12 @@ class Context:
     """What the next segment sees beside the memory.
 
     Attributes:
-        latents: Preceding latent frames, oldest first, [B, P, C, h, w].
+        latents: Latent frames before the next one, oldest first, [B, P, C, h, w].
         poses: Their cameras, [B, P, 4, 4].
-        first_latents: The first frame, [B, C, h, w].
+        first_latents: What precedes at the beginning: the first frame at rest, [B, P, C, h, w].
         first_pose: Its camera, [B, 4, 4].
         intrinsics: In pixels, [B, 3, 3].
+        prompt: Embedded prompt, [B, L, D]; L = 0 without one.
         started: bool [B], which worlds have a first frame.
     """
 
@@ -35,31 +36,34 @@ class Context:
     first_latents: Tensor
     first_pose: Tensor
     intrinsics: Tensor
+    prompt: Tensor
     started: Tensor
 
     @classmethod
-    def empty(cls, worlds: int, preceding: int, channels: int, hw: tuple[int, int], device: Any) -> Context:
+    def empty(
+        cls,
+        worlds: int,
+        shape: tuple[int, int, int, int],  # P, C, h, w
+        prompt: tuple[int, int],  # L, D
+        device: torch.device,
+    ) -> Context:
         """Zeros for worlds that have not begun."""
         return cls(
-            torch.zeros(worlds, preceding, channels, *hw, device=device),
-            torch.zeros(worlds, preceding, 4, 4, device=device),
-            torch.zeros(worlds, channels, *hw, device=device),
+            torch.zeros(worlds, *shape, device=device),
+            torch.zeros(worlds, shape[0], 4, 4, device=device),
+            torch.zeros(worlds, *shape, device=device),
             torch.zeros(worlds, 4, 4, device=device),
             torch.zeros(worlds, 3, 3, device=device),
+            torch.zeros(worlds, *prompt, device=device),
             torch.zeros(worlds, dtype=torch.bool, device=device),
         )
 
     @classmethod
-    def beginning(cls, first: Tensor, pose: Tensor, intrinsics: Tensor, preceding: int) -> Context:
-        """Worlds at rest at their first frame [B, C, h, w]: it is all that precedes."""
-        return cls(
-            first[:, None].expand(-1, preceding, -1, -1, -1),
-            pose[:, None].expand(-1, preceding, -1, -1),
-            first,
-            pose,
-            intrinsics,
-            torch.ones(len(first), dtype=torch.bool, device=first.device),
-        )
+    def beginning(cls, first: Tensor, pose: Tensor, intrinsics: Tensor, prompt: Tensor) -> Context:
+        """Worlds at rest at their first frame: it, [B, P, C, h, w], is all that precedes."""
+        started = torch.ones(len(first), dtype=torch.bool, device=first.device)
+        poses = pose[:, None].expand(-1, first.shape[1], -1, -1)
+        return cls(first, poses, first, pose, intrinsics, prompt, started)
 
     def pick(self, index: Tensor) -> Context:
         """Copies of the worlds in `index`."""

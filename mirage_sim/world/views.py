@@ -27,6 +27,10 @@ class Views(NamedTuple):
         """Give the views of the worlds [b] that go on."""
         return Views(self.cam2world[index], self.intrinsics[index])
 
+    def frames(self, chosen: slice) -> Views:
+        """Give the views of some of the T frames."""
+        return Views(self.cam2world[:, chosen], self.intrinsics[:, chosen])
+
 
 def among_all(rows: Tensor, index: Tensor, worlds: int) -> Tensor:
     """Put rows [b, ...] of the worlds `index` [b] at their place among all, zeros elsewhere."""

@@ -1,7 +1,8 @@
 """World: B generated places over one model, each with its own memory, seed and clock.
 
-A step reads the memory for the cameras to come, draws latents for them, predicts their depth, writes what the
-memory did not hold, and decodes. The result for a world does not depend on its batch-mates.
+A step reads the memory for the cameras to come, draws latents for them, decodes them where pictures are
+wanted, predicts their depth, and writes what the memory did not hold. The result for a world does not depend
+on its batch-mates.
 
 Source: paper, section on the life of the memory; the batched state machine is ours.
 """
@@ -26,8 +27,15 @@ from mirage_sim.model.images import frames_to_tensor, tensor_to_frames
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world.clock import Clock
 from mirage_sim.world.config import WorldConfig
-from mirage_sim.world.imagine import ReferenceGroups, group_references, imagine, perceive_depth
+from mirage_sim.world.imagine import (
+    ReferenceGroups,
+    group_references,
+    imagine,
+    perceive_depth,
+    sequence_cameras,
+)
 from mirage_sim.world.noise import worlds_noise
+from mirage_sim.world.prompts import Prompts, embed_prompts
 from mirage_sim.world.segment import Segment
 from mirage_sim.world.start import check_start
 from mirage_sim.world.state import Context, WorldState
@@ -69,9 +77,9 @@ class World:
         self._make_memory = make_memory if make_memory is not None else self._spatial_memory
         self.memory = self._make_memory(num_worlds)
         self.seeds = [0] * num_worlds
-        self._context = Context.empty(
-            num_worlds, model.config.preceding, model.codec.channels, model.latent_hw, self.device
-        )
+        prompt = (model.config.prompt_tokens, model.config.generator.context_dim)
+        frames = (model.config.before, *model.latent_shape)
+        self._context = Context.empty(num_worlds, frames, prompt, self.device)
 
     @property
     def segment_length(self) -> int:
@@ -97,6 +105,7 @@ class World:
         seeds: Sequence[int] | None = None,
         depth: Array | Tensor | None = None,
         worlds: Tensor | None = None,
+        prompts: Prompts = None,
     ) -> Segment:
         """Begin worlds from a first frame; what they held is forgotten.
 
@@ -107,9 +116,11 @@ class World:
             seeds: One seed per world; 0, 1, … if `None`.
             depth: z-depth in metres, [B, H, W], 0 unknown; predicted if `None`.
             worlds: bool [B], which worlds begin; all if `None`.
+            prompts: What is to be seen, for a model that attends to text: one text or embedding [L, D] for
+                all worlds, or one each; see `embed_prompts`.
 
         Returns:
-            The first frame as the codec rebuilds it.
+            The first frame as the codec rebuilds it, as often as a latent frame stands for pictures.
 
         Raises:
             InputError: If a shape, a pose, a depth or the intrinsics are wrong; no world is touched then.
@@ -120,17 +131,18 @@ class World:
         index = chosen.nonzero().flatten()
         rows = index.tolist()
         start = check_start(self.model, rows, first_frame, cam2world, intrinsics, seeds, depth)
+        prompt = embed_prompts(self.model, prompts, self.num_worlds)[index]
         clock = Clock(self.device)
         for row in rows:
             self.seeds[row] = start.seeds[row]
         self.memory.reset(chosen)
-        pose = cam2world.to(self.device, torch.float32)[index]
+        pose, lens = cam2world.to(self.device, torch.float32)[index], start.intrinsics[index]
         frames = frames_to_tensor(first_frame[rows], self.device)[:, None]  # [b, 1, 3, H, W]
-        latents = self.model.codec.encode(frames)
+        at_rest = 1 + self.model.codec.temporal_stride * (self.model.config.before - 1)
+        still = self.model.codec.encode(frames.expand(-1, at_rest, -1, -1, -1)).float()  # [b, P, C, h, w]
+        latents = still[:, :1]
         clock.lap("generate")
-        first = latents[:, 0].float()
-        steps = self.model.config.preceding
-        self._context.put(index, Context.beginning(first, pose, start.intrinsics[index], steps))
+        self._context.put(index, Context.beginning(still, pose, lens, prompt))
         given = None
         if start.depth is not None:
             given = downsample_depth(start.depth[index], self.model.codec.spatial_stride)[:, None]
@@ -138,12 +150,15 @@ class World:
         told = read if given is None else replace(read, depth=given, mask=given > 0)
         views = self._views(pose[:, None], index)
         geometry = view_geometry(self.model.config.memory, told, *views.of(index))
-        depth, trusted = perceive_depth(self.model, latents.float(), told, geometry)
+        depth, trusted = perceive_depth(self.model, latents, told, geometry, frames, lens)
         if given is not None:
-            trusted = told.mask | self.model.config.memory.is_sky(depth)
+            trusted = trusted & (told.mask | self.model.config.memory.is_sky(depth))
         clock.lap("depth")
+        made = self.model.codec.decode(latents)  # [b, 1, 3, H, W]
+        made = made.expand(-1, self.model.frames_per_latent, -1, -1, -1)
+        clock.lap("decode")
         seen = (frames, None if start.depth is None else start.depth[index][:, None])
-        return self._finish(latents.float(), read, depth, trusted, views, chosen, clock, True, seen)
+        return self._finish(latents, read, depth, trusted, views, chosen, clock, made, True, seen)
 
     @torch.no_grad()
     def step(self, cam2world: Tensor, decode: bool = True, worlds: Tensor | None = None) -> Segment:
@@ -168,17 +183,26 @@ class World:
         self._check_started(index, "step")
         poses = cam2world.to(self.device, torch.float32)[index]  # [b, T, 4, 4]
         clock = Clock(self.device)
-        views = self._views(poses, index)
-        read, shown = self._read(views, index, chosen)
+        context = self._context.pick(index)
+        cameras = self._views(sequence_cameras(self.model, poses, context), index)
+        known, shown = self._read(cameras, index, chosen)
         clock.lap("read")
+        target = slice(self.model.config.overlap, self.model.config.overlap + self.segment_length)
+        views, read = cameras.frames(target), known.frames(target)
         geometry = view_geometry(self.model.config.memory, read, *views.of(index))
-        context, references = self._context.pick(index), self._references(views, index)
+        references = self._references(views, index)
         noise = worlds_noise([self.seeds[row] for row in index.tolist()], poses, self.model.latent_shape)
         latents = imagine(self.model, shown, poses, geometry, context, references, noise.to(self.device))
         clock.lap("generate")
-        depth, trusted = perceive_depth(self.model, latents, read, geometry)
+        made, pictures = None, None
+        if decode or self.model.needs_frames or (self.config.memory and self.memory.wants_frames):
+            made = self.model.codec.decode(latents, context.latents)  # [b, F, 3, H, W]
+            pictures = made[:, self.model.frames_per_latent - 1 :: self.model.frames_per_latent]
+        clock.lap("decode")
+        depth, trusted = perceive_depth(self.model, latents, read, geometry, pictures, context.intrinsics)
         clock.lap("depth")
-        return self._finish(latents, read, depth, trusted, views, chosen, clock, decode)
+        self._context.push(index, latents, poses)
+        return self._finish(latents, read, depth, trusted, views, chosen, clock, made, decode)
 
     @torch.no_grad()
     def restart(self, cam2world: Tensor, decode: bool = True, worlds: Tensor | None = None) -> Segment:
@@ -202,9 +226,8 @@ class World:
         check_pose("cam2world", cam2world[index.to(cam2world.device)])
         self._check_started(index, "restart")
         context = self._context.pick(index)
-        steps = self.model.config.preceding
-        first = context.first_latents, context.first_pose, context.intrinsics
-        self._context.put(index, Context.beginning(*first, steps))
+        first = context.first_latents, context.first_pose, context.intrinsics, context.prompt
+        self._context.put(index, Context.beginning(*first))
         return self.step(cam2world[:, None].expand(-1, self.segment_length, -1, -1), decode, worlds)
 
     def snapshot(self, worlds: Tensor | None = None) -> WorldState:
@@ -352,18 +375,14 @@ class World:
         views: Views,
         chosen: Tensor,  # [B]
         clock: Clock,
+        made: Tensor | None,  # [b, F, 3, H, W]
         decode: bool,
         seen: tuple[Tensor, Tensor | None] | None = None,  # [b, 1, 3, H, W], [b, 1, H, W]
     ) -> Segment:
-        """Write, decode, and move the clock on; `seen` are a first frame's own picture and depth."""
+        """Write, and tell what was made; `seen` are a first frame's own picture and depth."""
         index = chosen.nonzero().flatten()
         whole = partial(among_all, index=index, worlds=self.num_worlds)
         new_area = torch.zeros(self.num_worlds, device=self.device)
-        made = None
-        if decode or (self.config.memory and self.memory.wants_frames):
-            context = self._context.latents[index] if self.model.codec.temporal_stride > 1 else None
-            made = self.model.codec.decode(latents, context)  # [b, F, 3, H, W]
-        clock.lap("decode")
         if self.config.memory:
             settings = self.model.config.memory
             finer = read.log_scale > settings.refine_log_scale
@@ -384,7 +403,6 @@ class World:
             pictures[index.cpu().numpy()] = frames
         clock.lap("decode")
         poses = views.cam2world[index]
-        self._context.push(index, latents, poses)
         known = whole(read.mask)
         return Segment(
             frames=pictures,

@@ -14,10 +14,11 @@ from mirage_sim.baselines.memories import VOXELS, make_memory
 from mirage_sim.baselines.retrieved import RetrievedFrames
 from mirage_sim.baselines.stores import StoredMemory
 from mirage_sim.baselines.weights import KINDS, load_baseline, save_baseline, shared_digest, with_own_parts
+from mirage_sim.checkpoints import load_world_model
 from mirage_sim.errors import FileFormatError, InputError, StateError
 from mirage_sim.geometry import rescale_intrinsics
 from mirage_sim.memory import MemoryConfig
-from mirage_sim.model.world_model import WorldModel, load_world_model
+from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world import World
 from tests.memory.rooms import CHANNELS, HW, box_depth, camera, circle, intrinsics, latents
 from tests.models import tiny_world_model

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from mirage_sim.checkpoints import load_world_model
 from mirage_sim.envs import ExploreEnv, ExploreVectorEnv, starts
 from mirage_sim.envs import core as core_module
 from mirage_sim.envs.starts import FirstFrame, StartOptions
 from mirage_sim.geometry import from_yaw_pitch
-from mirage_sim.model.world_model import WorldModel, load_world_model
+from mirage_sim.model.world_model import WorldModel
 from tests.models import save_tiny_world_model
 
 SIZE = 32

@@ -15,11 +15,12 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import RecordVideo, TimeLimit
 
 import mirage_sim
+from mirage_sim.checkpoints import load_world_model
 from mirage_sim.envs import ExploreEnv
 from mirage_sim.envs.config import OBSERVATIONS
 from mirage_sim.errors import FileFormatError, StateError
 from mirage_sim.geometry import from_yaw_pitch
-from mirage_sim.model.world_model import WorldModel, load_world_model
+from mirage_sim.model.world_model import WorldModel
 from mirage_sim.recording import HDF5Reader, RecordHDF5
 from tests.envs.conftest import SIZE, same
 

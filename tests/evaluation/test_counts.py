@@ -39,11 +39,12 @@ from mirage_sim.evaluation.counts_networks import (
     empty_text_encoder,
 )
 from mirage_sim.evaluation.counts_report import counts_table
-from mirage_sim.evaluation.full_size import full_size_codec, full_size_memory
+from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.evaluation.results import write_results
-from mirage_sim.evaluation.whole_size import WAN_5B, loaded_shape
+from mirage_sim.evaluation.whole_size import loaded_shape
 from mirage_sim.memory import SpatialMemory
 from mirage_sim.model.codec import WanCodec
+from mirage_sim.model.full_size import WAN_5B, full_size_memory
 from mirage_sim.model.generator import GeneratorConfig
 from tests.models import wan22_autoencoder
 

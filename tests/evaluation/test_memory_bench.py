@@ -19,9 +19,10 @@ from mirage_sim.evaluation.full_size import (
 )
 from mirage_sim.evaluation.memory_bench import MemoryBenchConfig, bench_memory, plan_way
 from mirage_sim.evaluation.memory_report import memory_table, plot_memory
-from mirage_sim.evaluation.whole_size import WAN_5B, random_generator, whole_chunks
+from mirage_sim.evaluation.whole_size import random_generator, whole_chunks
 from mirage_sim.model.codec import WanCodec
 from mirage_sim.model.condition import condition_channels
+from mirage_sim.model.full_size import WAN_5B
 from mirage_sim.model.generator import Generator, GeneratorConfig
 from mirage_sim.model.sampler import SamplerConfig
 from mirage_sim.scenes import SPLITS, make_scene

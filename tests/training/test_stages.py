@@ -11,7 +11,7 @@ import torch
 from mirage_sim.errors import FileFormatError, InputError, StateError
 from mirage_sim.geometry import from_yaw_pitch, rescale_intrinsics, yaw_sweep
 from mirage_sim.model.images import frames_to_tensor
-from mirage_sim.model.refiner import output_scales
+from mirage_sim.model.refiner import Refiner, output_scales
 from mirage_sim.training.codec import move_first, random_images, random_moves, train_codec
 from mirage_sim.training.data import Clips
 from mirage_sim.training.depth import train_depth
@@ -186,6 +186,7 @@ def test_a_guide_is_kept_as_it_was_trained(tmp_path):
     assert float(kept.last.weight.abs().max()) > 0  # it was zero before training
     assert sum(p.numel() for p in kept.parameters()) < sum(p.numel() for p in model.refiner.parameters())
     wider = model.with_settings(refiner=replace(model.config.refiner, widths=(16, 16)))
+    wider.refiner = Refiner(wider.config.refiner)
     with pytest.raises(FileFormatError, match="must be a guide of this refiner"):
         load_guide(wider, tmp_path)
     path = tmp_path / "guide.safetensors"

@@ -1,0 +1,156 @@
+"""Load: any world model, ready to generate: the embedded one, a folder of ours, or full-size weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mirage_sim.checkpoints.build import build_codec, build_generator
+from mirage_sim.checkpoints.folder import holds_checkpoint, open_checkpoint
+from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.model.full_size import full_size_config
+from mirage_sim.model.world_model import CONFIG_FILE, WorldModel, WorldModelConfig, default_dtype, load_folder
+from mirage_sim.perception import DepthEstimator, DepthModel, Segmenter, SemanticSegmenter
+from mirage_sim.text import TextEncoder
+
+DEPTH_FOLDER, SEGMENTER_FOLDER, TEXT_FOLDER = "depth_estimator", "segmenter", "text_encoder"
+
+
+def load_world_model(
+    name_or_folder: str | Path = "embedded",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    *,
+    branch: str | Path | None = None,
+    adapters: str | Path | None = None,
+    depth: str | Path | DepthEstimator | None = None,
+    segmenter: str | Path | Segmenter | None = None,
+    **settings: Any,
+) -> WorldModel:
+    """Load a world model, ready to generate.
+
+    Args:
+        name_or_folder: "embedded" for the one inside the package; a folder that `WorldModel.save` wrote; or
+            full-size weights: a diffusers folder, official files, or what `mirage-sim convert` wrote.
+        device: Where it runs.
+        dtype: Type of the large weights; `None` takes bf16 where the hardware has it.
+        branch: Published file of a memory branch beside full-size weights.
+        adapters: Published file of low-rank adapters beside full-size weights.
+        depth: Folder of a depth estimator for full-size weights, or one that is loaded; `depth_estimator` in
+            the model's folder if `None`.
+        segmenter: Folder of a semantic segmentation model for full-size weights, or one that is loaded;
+            `segmenter` in the model's folder if `None` and it is there.
+        settings: Fields of `WorldModelConfig` that are to differ, such as `height` or `segment_length`.
+
+    Returns:
+        The model in evaluation mode, without gradients.
+
+    Raises:
+        InputError: If the device is unknown or not there, a setting does not fit, or no depth can be told.
+        FileFormatError: If a file is missing, truncated, tampered with, or of another kind or version.
+    """
+    target = _check_device(device)
+    large = dtype if dtype is not None else default_dtype(target)
+    folder = Path(name_or_folder)
+    if str(name_or_folder) == "embedded":
+        with as_file(files("mirage_sim.embedded")) as packaged:
+            model = load_folder(packaged)
+    elif (folder / CONFIG_FILE).is_file():
+        model = load_folder(folder)
+    elif not holds_checkpoint(folder):
+        raise FileFormatError(f"name_or_folder must hold {CONFIG_FILE} or full-size weights, got {folder}")
+    else:
+        beside = Beside(_path(branch), _path(adapters), depth, segmenter)
+        return _full_size(folder, beside, target, large, settings)
+    if any(part is not None for part in (branch, adapters, depth, segmenter)):
+        raise InputError(
+            "branch, adapters, depth and segmenter must be None but for full-size weights, "
+            f"got one with {name_or_folder}"
+        )
+    model.requires_grad_(False).eval().to(target)
+    model.cast(large)
+    for part in (model.codec, model.refiner, model.depth_head):
+        part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with _settings_checked(settings):
+        return model.with_settings(**settings) if settings else model
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What comes with full-size weights; `None` for what lies in their folder, or is not there.
+
+    Attributes:
+        branch: File of a memory branch.
+        adapters: File of low-rank adapters.
+        depth: Depth estimator, or its folder.
+        segmenter: Segmenter, or its folder.
+    """
+
+    branch: Path | None
+    adapters: Path | None
+    depth: str | Path | DepthEstimator | None
+    segmenter: str | Path | Segmenter | None
+
+
+def _full_size(
+    source: Path, beside: Beside, device: torch.device, dtype: torch.dtype, settings: dict[str, Any]
+) -> WorldModel:
+    checkpoint = open_checkpoint(source, beside.branch, beside.adapters)
+    with _settings_checked(settings):
+        config = full_size_config(checkpoint.config, **settings)
+    if not checkpoint.codec:
+        raise FileFormatError(f"{source} must hold the codec, too, got {list(checkpoint.parts)}")
+    home = source if source.is_dir() else source.parent
+    depth = beside.depth or _folder(home / DEPTH_FOLDER)
+    if depth is None:
+        raise InputError(
+            f"depth must be the folder of a depth estimator, or {home / DEPTH_FOLDER} must be one: without "
+            "depth nothing can be remembered"
+        )
+    segmenter = beside.segmenter or _folder(home / SEGMENTER_FOLDER)
+    text = _folder(home / TEXT_FOLDER)
+    model = WorldModel(
+        config,
+        build_codec(checkpoint, device, dtype),
+        build_generator(checkpoint, device, dtype),
+        DepthModel(Path(depth), device) if isinstance(depth, str | Path) else depth,
+        SemanticSegmenter(Path(segmenter), device) if isinstance(segmenter, str | Path) else segmenter,
+        TextEncoder(home, device, dtype, config.prompt_tokens) if text is not None else None,
+    )
+    model.weights_hash = checkpoint.digest()
+    return model.requires_grad_(False).eval()
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _folder(path: Path) -> Path | None:
+    return path if path.is_dir() else None
+
+
+@contextmanager
+def _settings_checked(settings: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except TypeError as error:
+        known = [field.name for field in fields(WorldModelConfig)]
+        raise InputError(f"settings must be among {known}, got {sorted(settings)}: {error}") from error
+
+
+def _check_device(device: str | torch.device) -> torch.device:
+    try:
+        target = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f'device must be "cpu", "cuda" or "cuda:N", got {device!r}') from error
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f'device must be one that this machine has, got {device!r} without a CUDA device; use "cpu"'
+        )
+    return target

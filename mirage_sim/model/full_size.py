@@ -1,0 +1,66 @@
+"""Full size: settings of a Wan2.2-TI2V-5B world model, as published where the paper tells them.
+
+Source: paper, sections on sequence, sampling and memory; 8-bit tokens in memory are ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mirage_sim.memory import MemoryConfig
+from mirage_sim.model.condition import condition_channels
+from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.sampler import SamplerConfig
+from mirage_sim.model.world_model import WorldModelConfig
+
+WAN_5B = GeneratorConfig(
+    channels=48,
+    condition_channels=condition_channels(48),
+    heads=24,
+    head_dim=128,
+    layers=30,
+    ffn_dim=14336,
+    context_dim=4096,
+)
+"""Wan2.2-TI2V-5B with a memory branch beside every second block."""
+PUBLISHED_SAMPLER = SamplerConfig(steps=20, shift=5.0, scheduler="unipc", known_fraction=1.0, refine_steps=0)
+PRECEDING, REFERENCES, PROMPT = 2, 4, 512
+CHUNK = 8
+"""Latent frames that a step adds, after one that overlaps."""
+
+
+def full_size_memory(channels: int) -> MemoryConfig:
+    """Settings of the latent memory at full size: tokens in 8 bit."""
+    return MemoryConfig(channels=channels, dtype="float8", glimpses=0)
+
+
+def full_size_config(generator: GeneratorConfig, **settings: Any) -> WorldModelConfig:
+    """Settings of a full-size world model.
+
+    Args:
+        generator: Its shape.
+        settings: Fields of `WorldModelConfig` that are to differ.
+
+    Returns:
+        The config.
+
+    Raises:
+        InputError: If settings do not fit.
+        TypeError: If a setting is unknown.
+    """
+    published: dict[str, Any] = {
+        "model_id": "full-size",
+        "height": 704,
+        "width": 1280,
+        "segment_length": CHUNK,
+        "preceding": PRECEDING,
+        "preceding_with_memory": True,
+        "overlap": 1,
+        "hint_preceding": True,
+        "prompt_tokens": PROMPT,
+        "references": REFERENCES,
+        "sampler": PUBLISHED_SAMPLER,
+        "memory": full_size_memory(generator.channels),
+    }
+    parts = {"codec": None, "depth_head": None, "resampler": None, "refiner": None}
+    return WorldModelConfig(generator=generator, **{**published, **parts, **settings})

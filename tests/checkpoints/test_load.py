@@ -1,0 +1,107 @@
+"""Loading: a full-size model from what is downloaded, ready to run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mirage_sim.checkpoints import load_world_model, open_checkpoint, save_checkpoint
+from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.geometry import from_yaw_pitch
+from mirage_sim.world import World
+from tests.checkpoints.official import write_official
+from tests.full_size import SMALL, write_full_size
+
+FLOAT = torch.float32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_full_size(tmp_path_factory.mktemp("full") / "model")
+
+
+def walk(model) -> np.ndarray:
+    """Frames of a first view and a step beside it."""
+    world = World(model)
+    picture = np.random.default_rng(0).integers(0, 255, (1, 32, 64, 3), dtype=np.uint8)
+    pose = from_yaw_pitch(torch.tensor([[0.0, 0.0, 1.4]]), torch.zeros(1))
+    first = world.reset(picture, pose, seeds=[1], depth=np.full((1, 32, 64), 2.0, np.float32))
+    aside = from_yaw_pitch(torch.tensor([[[0.0, 0.0, 1.4]] * 2]), torch.tensor([[0.1, 0.2]]))
+    return np.concatenate([first.frames, world.step(aside).frames], axis=1)
+
+
+def test_a_diffusers_folder_runs_as_it_is(folder):
+    model = load_world_model(folder, dtype=FLOAT, **SMALL)
+    assert (model.config.overlap, model.config.references, model.latent_shape) == (1, 4, (4, 4, 8))
+    frames = walk(model)
+    assert frames.shape == (1, 4 + 8, 32, 64, 3)
+    assert frames[:, 4:].std() > 0
+
+
+def test_every_layout_of_the_same_weights_is_the_same_model(folder, tmp_path):
+    checkpoint = open_checkpoint(folder)
+    save_checkpoint(checkpoint, tmp_path / "ours")
+    beside = {"depth": folder / "depth_estimator", "segmenter": folder / "segmenter"}
+    first = load_world_model(folder, dtype=FLOAT, **SMALL)
+    second = load_world_model(tmp_path / "ours", dtype=FLOAT, **beside, **SMALL)
+    assert first.weights_hash == second.weights_hash != ""
+    assert second.text_encoder is None
+    first.text_encoder = None
+    assert np.array_equal(walk(first), walk(second))
+
+
+def test_the_published_branch_and_adapters_change_what_is_seen(folder, tmp_path):
+    official = write_official(tmp_path / "official")
+    files = {"branch": official / "branch.safetensors", "adapters": official / "adapters.safetensors"}
+    plain, branched = (load_world_model(folder, dtype=FLOAT, **some, **SMALL) for some in ({}, files))
+    assert branched.config.published_condition
+    assert branched.config.generator.condition_channels == 2 * plain.config.generator.channels
+    assert not np.array_equal(walk(plain), walk(branched))
+    assert plain.weights_hash != branched.weights_hash
+
+
+def test_official_files_without_their_codec(tmp_path):
+    official = write_official(tmp_path / "official")
+    (official / "Wan2.2_VAE.pth").unlink()
+    with pytest.raises(FileFormatError, match="must hold the codec"):
+        load_world_model(official, **SMALL)
+
+
+def test_without_a_depth_estimator_nothing_can_be_remembered(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "depth_estimator")
+    with pytest.raises(InputError, match="depth must be the folder of a depth estimator"):
+        load_world_model(tmp_path / "model", **SMALL)
+    told = load_world_model(tmp_path / "model", depth=folder / "depth_estimator", **SMALL)
+    assert told.depth_estimator.needs_frames
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"heigth": 32}, r"settings must be among .*height.*got .*heigth"),
+        ({"height": 40}, r"height and width must be multiples of \[16, 16\], got 40"),
+        ({"overlap": 2}, "overlap must be 0 or 1"),
+        ({"preceding_with_memory": False}, "hint_preceding must be False"),
+        ({"prompt_tokens": -1}, "prompt_tokens at least 0"),
+    ],
+)
+def test_settings_that_do_not_fit(folder, settings, message):
+    with pytest.raises(InputError, match=message):
+        load_world_model(folder, **{**SMALL, **settings})
+
+
+def test_parts_of_the_full_size_do_not_go_with_the_embedded_model(folder):
+    with pytest.raises(InputError, match="must be None but for full-size weights"):
+        load_world_model("embedded", depth=folder / "depth_estimator")
+    with pytest.raises(InputError, match="settings must be among"):
+        load_world_model("embedded", heigth=3)
+
+
+def test_a_folder_of_something_else(tmp_path):
+    with pytest.raises(FileFormatError, match=r"name_or_folder must hold model\.json or full-size weights"):
+        load_world_model(tmp_path)
