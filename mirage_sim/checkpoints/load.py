@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mirage_sim.checkpoints.build import build_codec, build_generator
 from mirage_sim.checkpoints.folder import holds_checkpoint, open_checkpoint
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.model.full_size import full_size_config
+from mirage_sim.model.packed import pack_convolutions
 from mirage_sim.model.world_model import CONFIG_FILE, WorldModel, WorldModelConfig, default_dtype, load_folder
 from mirage_sim.perception import DepthEstimator, DepthModel, Segmenter, SemanticSegmenter
 from mirage_sim.text import TextEncoder
@@ -75,8 +77,11 @@ def load_world_model(
         )
     model.requires_grad_(False).eval().to(target)
     model.cast(large)
-    for part in (model.codec, model.refiner, model.depth_head):
-        part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    networks: list[nn.Module] = [model.codec, model.refiner, model.depth_head]
+    for network in networks:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for network in [*networks, model.resampler.blocks]:
+        pack_convolutions(network)
     with _settings_checked(settings):
         return model.with_settings(**settings) if settings else model
 

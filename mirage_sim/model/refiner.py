@@ -20,7 +20,6 @@ from torch.nn.functional import silu
 
 from mirage_sim.errors import InputError
 from mirage_sim.model.depth_head import GEOMETRY_CHANNELS
-from mirage_sim.model.packed import PackedConv2d
 from mirage_sim.model.resampler import normalise_cells
 
 
@@ -50,8 +49,8 @@ class _Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.there = PackedConv2d(width, width, 3, padding=1)
-        self.back = PackedConv2d(width, width, 3, padding=1)
+        self.there = nn.Conv2d(width, width, 3, padding=1)
+        self.back = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden + self.back(silu(self.there(normalise_cells(hidden))))  # type: ignore[no-any-return]
@@ -73,12 +72,12 @@ class Refiner(nn.Module):
         def level(width: int) -> nn.Module:
             return nn.Sequential(*(_Block(width) for _ in range(self.config.blocks)))
 
-        self.first = PackedConv2d(2 * self.config.channels + 2 + GEOMETRY_CHANNELS, widths[0], 3, padding=1)
+        self.first = nn.Conv2d(2 * self.config.channels + 2 + GEOMETRY_CHANNELS, widths[0], 3, padding=1)
         self.descend = nn.ModuleList(level(width) for width in widths)
-        self.shrink = nn.ModuleList(PackedConv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
+        self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps)
         self.ascend = nn.ModuleList(level(width) for width in widths[:-1])
-        self.last = PackedConv2d(widths[0], self.config.channels, 3, padding=1)
+        self.last = nn.Conv2d(widths[0], self.config.channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 

@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 
-from mirage_sim.model.packed import PackedConv2d
+from mirage_sim.model.packed import PackedConv2d, pack_convolutions
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 8, 8), (1, 16, 5, 7), (3, 16, 8, 8)])
@@ -25,6 +25,20 @@ def test_a_packed_convolution_is_a_convolution(shape, dtype):
         with torch.no_grad():  # new weights are packed anew
             for network in (packed, plain):
                 network.weight.mul_(2.0)
+
+
+def test_packing_changes_the_plain_convolutions_of_a_network_only():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 2, 1),
+        torch.nn.Sequential(torch.nn.Conv2d(2, 2, 1)),
+        torch.nn.ConvTranspose2d(2, 2, 2),
+    )
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    pack_convolutions(network)
+    assert isinstance(network[0], PackedConv2d)
+    assert isinstance(network[1][0], PackedConv2d)
+    assert type(network[2]) is torch.nn.ConvTranspose2d
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
 def test_gradients_and_copies_are_those_of_a_plain_one():
