@@ -1,5 +1,7 @@
 """Stages 4 to 7: backbone (image to video), memory branch (backbone frozen), LoRA (with branch), finetune.
 
+Without the stage "branch" before it, "lora" trains branch and adapters in one stage.
+
 All of them minimise the same flow-matching loss; they differ in what is trained and in what is seen.
 
 Source: paper, section on training (two stages after the backbone); flows that start at the memory are ours.
@@ -152,9 +154,9 @@ def prepare_stage(model: WorldModel, stage: str, lora: LoRAConfig | None = None)
     if stage == "backbone":
         generator.backbone.requires_grad_(True)
         return
-    if stage == "branch":
-        generator.branch.start_from(generator.backbone)
-    elif not has_lora(generator):
+    if stage == "branch" or not bool(generator.branch.after_proj[0].weight.any()):
+        generator.branch.start_from(generator.backbone)  # nothing has been learnt there yet
+    if stage == "lora" and not has_lora(generator):
         add_lora(generator, lora)
     generator.branch.requires_grad_(True)
 
