@@ -48,7 +48,8 @@ def load_pretrained(loader: Any, folder: Path, dtype: torch.dtype) -> Any:
     """
     strict = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
     try:
-        model, told = loader.from_pretrained(folder, dtype=dtype, **strict)
+        # Shapes that do not fit are told only when they are let pass; they are refused below.
+        model, told = loader.from_pretrained(folder, dtype=dtype, ignore_mismatched_sizes=True, **strict)
     except Exception as error:
         raise FileFormatError(f"{folder} must hold a model for {loader.__name__}, got {error}") from error
     kinds = ("missing", "unexpected", "mismatched")

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         FileFormatError: If the folder holds no sound encoder.
-        OSError: If the file cannot be written.
+        InputError: If the file cannot be written.
     """
     from mirage_sim.text import TextEncoder, load_embeddings, save_embeddings
 

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError, InputTypeError
 from mirage_sim.pretrained import load_pretrained, read_json
+from mirage_sim.text.stored import fit_context
 
+_CLASS = "UMT5EncoderModel"
 _KEPT = 64
 
 
@@ -43,9 +45,13 @@ class TextEncoder:
         """
         self._folder, self._device, self._dtype, self.tokens = folder, torch.device(device), dtype, tokens
         config = read_json(folder / "text_encoder" / "config.json")
+        classes = config.get("architectures")
+        if classes != [_CLASS]:
+            raise FileFormatError(f"{folder / 'text_encoder'} must hold a {_CLASS}, got {classes!r}")
         if config.get("model_type") != "umt5" or not isinstance(config.get("d_model"), int):
+            told = {name: config.get(name) for name in ("model_type", "d_model")}
             raise FileFormatError(
-                f"{folder / 'text_encoder'} must hold a umt5 model, got {config.get('model_type')!r}"
+                f"{folder / 'text_encoder'} must hold a umt5 model with a d_model, got {told}"
             )
         if not (folder / "tokenizer").is_dir():
             raise FileFormatError(f"{folder} must hold tokenizer/ beside text_encoder/")
@@ -77,27 +83,25 @@ class TextEncoder:
             InputError: If there is none.
             FileFormatError: If weights or tokenizer are damaged.
         """
-        if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+        several = isinstance(prompts, Sequence) and not isinstance(prompts, str)
+        if not several or not all(isinstance(prompt, str) for prompt in prompts):
             raise InputTypeError(f"prompts must be a sequence of texts, got {prompts!r}")
         if not prompts:
             raise InputError("prompts must hold at least one text, got none")
         cleaned = [" ".join(html.unescape(html.unescape(prompt)).split()) for prompt in prompts]
-        return torch.stack([self._embed(prompt) for prompt in cleaned])
+        return torch.stack([fit_context(self._embed(text), self.tokens, self.width) for text in cleaned])
 
     def _embed(self, prompt: str) -> Tensor:
-        """Embed one prompt alone, so that it does not depend on others: [L, D]."""
+        """Embed one prompt alone, so that it does not depend on others: [its own tokens, D]."""
         if prompt not in self._known:
             tokenizer, encoder = self._load()
             told = tokenizer([prompt], truncation=True, max_length=self.tokens, return_tensors="pt")
             inputs = (told.input_ids.to(self._device), told.attention_mask.to(self._device))
-            embedded = encoder(*inputs).last_hidden_state[0]
-            padded = torch.zeros(self.tokens, self.width)
-            padded[: len(embedded)] = embedded.float().cpu()
-            self._known[prompt] = padded
+            self._known[prompt] = encoder(*inputs).last_hidden_state[0].float().cpu()
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         self._known.move_to_end(prompt)
-        return self._known[prompt].clone()
+        return self._known[prompt]
 
     def _load(self) -> tuple[Any, Any]:
         if self._parts is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError, check_shape
@@ -16,53 +17,62 @@ KIND = "mirage_sim.prompt"
 SCHEMA_VERSION = "1"
 
 
-def save_embeddings(path: Path, embeddings: Tensor, prompt: str = "") -> None:
+def save_embeddings(path: Path, embeddings: Tensor, prompt: str | None = None) -> None:
     """Write the embedding of a prompt, whole or not at all.
 
     Args:
         path: The file, safetensors.
         embeddings: [L, D], without padding or with zeros behind the prompt's end, which are left out.
-        prompt: The text, for whoever reads the file.
+        prompt: The text, for whoever reads the file; `None` if it is not known.
 
     Raises:
-        InputError: If the shape is wrong.
-        OSError: If it cannot be written.
+        InputError: If the shape is wrong, or the file cannot be written.
     """
     check_shape("embeddings", embeddings, ["L", "D"])
     used = int(embeddings.abs().sum(dim=1).nonzero().max()) + 1 if bool(embeddings.any()) else 0
-    about = {"kind": KIND, "schema_version": SCHEMA_VERSION, "prompt": prompt}
-    temporary = path.with_name(path.name + ".tmp")
+    about = {"kind": KIND, "schema_version": SCHEMA_VERSION}
+    if prompt is not None:
+        about["prompt"] = prompt
+    content = save({"embeddings": embeddings[:used].detach().float().cpu().contiguous()}, about)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file({"embeddings": embeddings[:used].float().cpu().contiguous()}, temporary, about)
-        os.replace(temporary, path)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"path must be at a place that can be written, got {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where the folder is none, there is nothing to remove either.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
-def load_embeddings(path: Path) -> tuple[Tensor, str]:
+def load_embeddings(path: Path) -> tuple[Tensor, str | None]:
     """Read what `save_embeddings` wrote.
 
     Args:
         path: The file.
 
     Returns:
-        float32 [L, D], and the text.
+        float32 [L, D], and the text if it is known.
 
     Raises:
-        FileFormatError: If it is missing, damaged, or of another kind or version.
+        FileFormatError: If it is missing, damaged, or of another kind, version, shape or type.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            about, names = file.metadata() or {}, list(file.keys())
-            told = (about.get("kind"), about.get("schema_version"))
-            if told != (KIND, SCHEMA_VERSION) or names != ["embeddings"]:
-                raise FileFormatError(
-                    f"{path} must be {KIND} version {SCHEMA_VERSION}, got {told[0]} version {told[1]}"
-                )
-            embeddings: Tensor = file.get_tensor("embeddings")
-    except (SafetensorError, FileNotFoundError, IsADirectoryError) as error:
+            about = file.metadata() or {}
+            kind, version = about.get("kind"), about.get("schema_version")
+            ours = (kind, version) == (KIND, SCHEMA_VERSION)
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys() if ours}
+    except (SafetensorError, OSError) as error:
         raise FileFormatError(f"{path} must be a stored embedding, got {error!r}") from error
-    return embeddings, about.get("prompt", "")
+    if not ours:
+        raise FileFormatError(f"{path} must be {KIND} version {SCHEMA_VERSION}, got {kind} version {version}")
+    shapes = {name: (tensor.dtype, list(tensor.shape)) for name, tensor in tensors.items()}
+    embeddings = tensors.get("embeddings")
+    if len(tensors) != 1 or embeddings is None or embeddings.ndim != 2 or embeddings.dtype != torch.float32:
+        raise FileFormatError(f"{path} must hold embeddings in float32 [L, D], got {shapes}")
+    return embeddings, about.get("prompt")
 
 
 def fit_context(embeddings: Tensor, tokens: int, width: int) -> Tensor:
