@@ -1,7 +1,7 @@
 # make demo   set everything up and walk through a generated place: video, contact sheet, HDF5 in out/demo
 # make test   set everything up and run the quick tests
 # make lint   ruff and mypy
-# make results  measure everything again (hours) and write the tables of README.md from what came out
+# make results  measure everything again (hours) and write the tables of README.md and docs from what came out
 # make clean  remove the virtual environment and what was built
 
 SHELL := /bin/bash
@@ -36,7 +36,7 @@ results: $(VENV)/.installed
 	$(MIRAGE) bench memory --preset full-size --out $(RESULTS)/bench-memory-full-size
 	$(MIRAGE) bench memory --preset full-size --chunks 200 --one-place 5 --methods latent appended --encode-frames 0 \
 		--out $(RESULTS)/bench-memory-one-place
-	$(MIRAGE) results README.md --out $(RESULTS)
+	for document in README.md docs/full_size.md; do $(MIRAGE) results $$document --out $(RESULTS) || exit 1; done
 
 clean:
 	rm -rf $(VENV) build mirage_sim.egg-info

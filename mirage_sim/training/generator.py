@@ -154,7 +154,7 @@ def prepare_stage(model: WorldModel, stage: str, lora: LoRAConfig | None = None)
     if stage == "backbone":
         generator.backbone.requires_grad_(True)
         return
-    if stage == "branch" or not bool(generator.branch.after_proj[0].weight.any()):
+    if stage == "branch" or not bool(next(generator.branch.after_proj.parameters()).any()):
         generator.branch.start_from(generator.backbone)  # nothing has been learnt there yet
     if stage == "lora" and not has_lora(generator):
         add_lora(generator, lora)
