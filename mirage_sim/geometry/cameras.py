@@ -84,7 +84,7 @@ def known_depth(depth: Tensor) -> Tensor:
 
     Source: ours.
     """
-    return torch.isfinite(depth) & (depth > 0)
+    return (depth > 0) & (depth < torch.inf)
 
 
 def make_intrinsics(height: int, width: int, fov_x_deg: float) -> Tensor:

@@ -10,20 +10,6 @@ from torch import Tensor
 from mirage_sim.errors import InputError, check_finite, check_shape
 
 
-def check_all_finite(name: str, value: Tensor) -> None:
-    """Raise unless every element is finite, at the price of one operation where all is well.
-
-    Args:
-        name: Argument name for the message.
-        value: Floating tensor `[...]`.
-
-    Raises:
-        InputError: If a NaN or an infinity is found.
-    """
-    if not bool(torch.isfinite(value).all()):
-        check_finite(name, value)
-
-
 def check_cameras(
     cam2world: Tensor,  # [B, T, 4, 4]
     intrinsics: Tensor,  # [B, T, 3, 3]
@@ -41,8 +27,8 @@ def check_cameras(
     """
     check_shape("cam2world", cam2world, [num_worlds, "T", 4, 4])
     check_shape("intrinsics", intrinsics, [num_worlds, cam2world.shape[1], 3, 3])
-    check_all_finite("cam2world", cam2world)
-    check_all_finite("intrinsics", intrinsics)
+    check_finite("cam2world", cam2world)
+    check_finite("intrinsics", intrinsics)
 
 
 def world_mask(worlds: Tensor | None, num_worlds: int, device: torch.device) -> Tensor:

@@ -69,12 +69,9 @@ class Entries:
         valid = torch.arange(count, device=self.device) < self._limits[:, None]  # [B, N]
         if worlds is not None:
             valid &= worlds[:, None]
-        return (
-            self.positions[:, :, :count].transpose(1, 2),
-            valid,
-            self.footprint[:, :count].float(),
-            unpack_directions(self.view_dir[:, :count]),
-        )
+        if self._unpacked is None:
+            self._unpacked = self.footprint[:, :count].float(), unpack_directions(self.view_dir[:, :count])
+        return self.positions[:, :, :count].transpose(1, 2), valid, *self._unpacked
 
     def touch(self, index: Tensor, clock: Tensor) -> None:
         """Note that entries were read.
@@ -270,6 +267,7 @@ class Entries:
         return self.features, self.positions, self.footprint, self.view_dir, self.last_seen
 
     def _set_used(self, used: list[int]) -> None:
-        """Note how many entries every world has, on the host and on the device."""
+        """Note how many entries every world has, on the host and on the device, after every change of them."""
         self.used = used
+        self._unpacked: tuple[Tensor, Tensor] | None = None
         self._limits = torch.tensor(used, dtype=torch.int64, device=self.device)  # [B]

@@ -17,6 +17,7 @@ from mirage_sim.memory.keyframes import KeyframeViews
 from mirage_sim.memory.tokens import TokenGeometry, cell_focal
 
 
+@torch.inference_mode()
 def fit_to_keep(
     config: MemoryConfig,
     depth: Tensor,  # [B, T, h, w]

@@ -87,11 +87,12 @@ def _between(mask: Tensor, depth: Tensor, index: Tensor, before: Tensor) -> Tens
     """
     held = torch.stack((torch.where(mask, depth, -1.0), index.to(depth.dtype)), dim=-3)  # [..., 2, h, w]
     limit = before.to(depth.dtype)[..., None, :, :]
-    near, age = _around(held, 1).unbind(-4)  # [..., 8, h, w] each
+    around = [_around(held, steps) for steps in range(1, _WIDEST + 1)]
+    near, age = around[0].unbind(-4)  # [..., 8, h, w] each
     there = (near > 0) & (age < limit)
     found = torch.zeros_like(there)
-    for steps in range(1, _WIDEST + 1):
-        far, far_age = _around(held, steps).flip(-3).unbind(-4)  # the other side
+    for steps, beyond in enumerate(around, start=1):
+        far, far_age = beyond.flip(-3).unbind(-4)  # the other side
         alike = (near - far).abs() <= _STEEPEST * (1 + steps) * torch.minimum(near, far)
         found |= there & (far > 0) & (far_age < limit) & alike
     return found

@@ -142,16 +142,15 @@ class Keyframes:
             self._views = self._make(count, height, width, self._kept.device)
         new = ~self._alike(cam2world).any(dim=1)
         new = new if worlds is None else new & worlds
-        if not bool(new.any()):
+        rows = new.nonzero().flatten()  # [b]
+        if not len(rows):
             return new
         ring = self._views
-        slot = self._kept % self.config.count  # [B]
-        rows = torch.arange(count, device=slot.device)
+        slot = self._kept[rows] % self.config.count  # [b]
         values = (latents, depth, cam2world, intrinsics, torch.ones_like(new), self._kept)
         parts = (ring.latents, ring.depth, ring.cam2world, ring.intrinsics, ring.valid, ring.order)
         for part, value in zip(parts, values, strict=True):
-            chosen = new.reshape(-1, *([1] * (value.dim() - 1)))
-            part[rows, slot] = torch.where(chosen, value.to(part.dtype), part[rows, slot])
+            part[rows, slot] = value[rows].to(part.dtype)
         self._kept += new
         return new
 

@@ -88,12 +88,11 @@ def to_cells(
 
     Source: ours.
     """
-    delta = [axis - cam2world[..., i, 3, None] for i, axis in enumerate(xyz)]  # 3 x [B, T, N]
+    centre = cam2world[..., :3, 3:].unbind(-2)  # 3 x [B, T, 1]
+    x, y, z = (axis - start for axis, start in zip(xyz, centre, strict=True))  # each [B, T, N]
     u, v, depth = (
-        (delta[0] * rows[..., i, 0, :])
-        .add_(delta[1] * rows[..., i, 1, :])
-        .add_(delta[2] * rows[..., i, 2, :])
-        for i in range(3)
+        (x * a).add_(y * b).add_(z * c)
+        for a, b, c in (row.unbind(-2) for row in rows.unbind(-3))  # each [B, T, 1]
     )
     u.div_(depth).add_(intrinsics[..., 0, 2, None])
     v.div_(depth).add_(intrinsics[..., 1, 2, None])

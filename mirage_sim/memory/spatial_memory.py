@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mirage_sim.errors import FileFormatError, InputError, check_shape
-from mirage_sim.memory.checks import check_all_finite, check_cameras, world_list, world_mask, world_pairs
+from mirage_sim.errors import FileFormatError, InputError, check_finite, check_shape
+from mirage_sim.memory.checks import check_cameras, world_list, world_mask, world_pairs
 from mirage_sim.memory.config import DTYPES, MemoryConfig
 from mirage_sim.memory.entries import Entries
 from mirage_sim.memory.filters import fit_to_keep
@@ -198,7 +198,7 @@ class SpatialMemory:
         check_cameras(cam2world, intrinsics, self.num_worlds)
         count = cam2world.shape[1]
         check_shape("latents", latents, [self.num_worlds, count, self.config.channels, "h", "w"])
-        check_all_finite("latents", latents)
+        check_finite("latents", latents)
         hw = (latents.shape[-2], latents.shape[-1])
         check_shape("depth", depth, [self.num_worlds, count, *hw])
         chosen = world_mask(worlds, self.num_worlds, self.device)

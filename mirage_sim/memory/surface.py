@@ -36,7 +36,7 @@ def depth_slack(
     metres = torch.where(known, depth, torch.nan)
     slope = _own_slope(metres) + _own_slope(metres.transpose(-1, -2)).transpose(-1, -2)
     slack = tolerance * metres.clamp(min=1.0) + torch.minimum(cells * slope, steepest * tolerance * metres)
-    return torch.where(known, slack, torch.zeros_like(slack))
+    return torch.where(known, slack, 0.0)
 
 
 def inside_surface(
@@ -72,7 +72,6 @@ def inside_surface(
 
 def _own_slope(metres: Tensor) -> Tensor:
     """Give the smaller one-sided |difference| along the last axis, 0 where neither neighbour is known."""
-    step = (metres[..., 1:] - metres[..., :-1]).abs()  # [..., n - 1]
-    step = torch.where(torch.isnan(step), torch.inf, step)
-    slope = torch.minimum(pad(step, (1, 0), value=torch.inf), pad(step, (0, 1), value=torch.inf))
-    return torch.where(torch.isinf(slope), torch.zeros_like(slope), slope)
+    padded = pad(metres, (1, 1), value=torch.inf)  # [..., n + 2]
+    step = (padded[..., 1:] - padded[..., :-1]).abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return torch.minimum(step[..., 1:], step[..., :-1]).nan_to_num(posinf=0.0)

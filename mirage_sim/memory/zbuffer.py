@@ -146,7 +146,7 @@ def splat(
     return _crop(_prefer(_fill(fitting, seen.index), seen))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def match_surface(
     positions: Tensor,  # [B, N, 3]
     valid: Tensor,  # [B, N]

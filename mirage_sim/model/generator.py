@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mirage_sim.errors import InputError, check_shape
 from mirage_sim.model.memory_branch import MemoryBranch
-from mirage_sim.model.positions import rotary_embedding, sequence_positions
+from mirage_sim.model.positions import sequence_rotary
 
 TIMESTEPS = 1000.0  # the backbone counts noise levels from 0 to 1000
 
@@ -142,8 +142,7 @@ class Generator(nn.Module):
         levels = torch.zeros(batch, before + frames + after, per_frame, device=target.device)
         levels[:, before : before + frames] = sigma.flatten(2)
         embedded, time, context = self._embed(levels.flatten(1), context.to(dtype))
-        positions = sequence_positions(before, frames + after, *grid).to(target.device)
-        rotary = rotary_embedding(positions, self.config.head_dim)  # 2 x [1, S, 1, d]
+        rotary = sequence_rotary(before, frames + after, *grid, self.config.head_dim, target.device)
 
         hints: dict[int, Tensor] = {}
         first = before * per_frame

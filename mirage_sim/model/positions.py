@@ -8,6 +8,8 @@ Source: paper, section on the generator's sequence.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -50,3 +52,12 @@ def rotary_embedding(positions: Tensor, head_dim: int, theta: float = 10000.0) -
         parts.append(positions[:, axis, None].double() * frequency.to(positions.device))  # [S, dim/2]
     angle = torch.cat(parts, dim=-1).repeat_interleave(2, dim=-1)[None, :, None]  # [1, S, 1, D]
     return angle.cos().float(), angle.sin().float()
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept for training, too
+def sequence_rotary(
+    references: int, frames: int, height: int, width: int, head_dim: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Rotary embedding of a sequence, computed once; arguments as for `sequence_positions`."""
+    return rotary_embedding(sequence_positions(references, frames, height, width).to(device), head_dim)

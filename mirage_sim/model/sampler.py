@@ -11,7 +11,9 @@ Source: paper, section on sampling; flows that start at the memory are ours.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -69,17 +71,24 @@ def make_scheduler(config: SamplerConfig, device: torch.device) -> Any:
     Returns:
         A diffusers scheduler with its timesteps set.
     """
+    scheduler = copy(_blank_scheduler(config.scheduler, config.shift))
     if config.scheduler == "unipc":
-        scheduler = UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=config.shift
-        )
         scheduler.set_timesteps(config.steps, device=device)
     else:
         levels = torch.linspace(1.0, 1.0 / config.steps, config.steps)
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=config.shift)
         scheduler.set_timesteps(sigmas=levels.tolist(), device=device)
     scheduler.set_begin_index(0)  # not looked up: UniPC's first timesteps may round to the same
     return scheduler
+
+
+@lru_cache
+def _blank_scheduler(kind: str, shift: float) -> Any:
+    """A scheduler whose timesteps are not set, made once: that takes longer than a step of it."""
+    if kind == "unipc":
+        return UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+        )
+    return FlowMatchEulerDiscreteScheduler(shift=shift)
 
 
 def start_fraction(read: MemoryRead, known_fraction: float) -> Tensor:

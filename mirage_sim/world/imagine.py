@@ -37,6 +37,7 @@ def group_references(references: References, index: Tensor) -> ReferenceGroups:
     return groups
 
 
+@torch.inference_mode()
 def imagine(
     model: WorldModel,
     read: MemoryRead,
@@ -133,6 +134,7 @@ def sequence_cameras(model: WorldModel, poses: Tensor, context: Context) -> Tens
     return torch.cat([last, poses, preceding], dim=1)
 
 
+@torch.inference_mode()
 def perceive_depth(
     model: WorldModel,
     latents: Tensor,  # [b, T, C, h, w]

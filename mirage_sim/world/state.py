@@ -67,7 +67,7 @@ class Context:
 
     def pick(self, index: Tensor) -> Context:
         """Copies of the worlds in `index`."""
-        return Context(**{name: value[index].clone() for name, value in vars(self).items()})
+        return Context(**{name: value[index] for name, value in vars(self).items()})
 
     def put(self, index: Tensor, other: Context) -> None:
         """Replace the worlds in `index` by those of `other`."""

@@ -356,6 +356,7 @@ class World:
     def _nothing(self, worlds: int, frames: int) -> MemoryRead:
         return MemoryRead.nothing(worlds, frames, self.model.latent_shape, self.device)
 
+    @torch.inference_mode()
     def _read(self, views: Views, index: Tensor, chosen: Tensor) -> tuple[MemoryRead, MemoryRead]:
         """What the chosen worlds' memories know, and the same with glimpses from the same cameras."""
         if not self.config.memory:
