@@ -82,8 +82,8 @@ def check_finite(name: str, value: Tensor | np.ndarray[Any, Any]) -> None:
     Raises:
         InputError: If a NaN or an infinity is found.
     """
-    finite: Any = abs(value) < float("inf")
-    bad = int((~finite).sum())
+    magnitude: Any = abs(value)
+    bad = int((~(magnitude < float("inf"))).sum())
     if bad:
         raise InputError(
             f"{name} must be finite, got {bad} NaN or infinite values in shape {list(value.shape)}"

@@ -44,6 +44,8 @@ class Entries:
         self.device, self.channels, self.dtype = device, channels, dtype
         self.initial_capacity, self.max_capacity = initial_capacity, max_capacity
         self.used: list[int] = [0] * num_worlds
+        self._limits: Tensor  # [B], the same on the device
+        self._unpacked: tuple[Tensor, Tensor] | None = None  # see `cloud`
         self._allocate(initial_capacity)
 
     @property
@@ -267,7 +269,7 @@ class Entries:
         return self.features, self.positions, self.footprint, self.view_dir, self.last_seen
 
     def _set_used(self, used: list[int]) -> None:
-        """Note how many entries every world has, on the host and on the device, after every change of them."""
+        """Note how many entries every world has, on the host and on the device, after every change."""
         self.used = used
-        self._unpacked: tuple[Tensor, Tensor] | None = None
+        self._unpacked = None
         self._limits = torch.tensor(used, dtype=torch.int64, device=self.device)  # [B]
