@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from mirage_sim.checkpoints.build import build_codec, build_generator
+from mirage_sim.checkpoints.checkpoint import Checkpoint
 from mirage_sim.checkpoints.folder import holds_checkpoint, open_checkpoint
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.model.full_size import full_size_config
+from mirage_sim.model.generator import empty_generator
 from mirage_sim.model.packed import pack_convolutions
 from mirage_sim.model.world_model import CONFIG_FILE, WorldModel, WorldModelConfig, default_dtype, load_folder
 from mirage_sim.perception import DepthEstimator, DepthModel, Segmenter, SemanticSegmenter
@@ -118,6 +120,8 @@ def _full_size(
             f"depth must be the folder of a depth estimator, or {home / DEPTH_FOLDER} must be one: without "
             "depth nothing can be remembered"
         )
+    if device.type == "cuda":
+        check_room(weight_bytes(checkpoint, dtype), torch.cuda.mem_get_info(device)[0])
     segmenter = beside.segmenter or _folder(home / SEGMENTER_FOLDER)
     text = _folder(home / TEXT_FOLDER)
     model = WorldModel(
@@ -130,6 +134,31 @@ def _full_size(
     )
     model.weights_hash = checkpoint.digest()
     return model.requires_grad_(False).eval()
+
+
+def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
+    """Bytes that the weights of generator and codec take, norms and tables counted as small ones."""
+    shapes = dict(checkpoint.parts)
+    if not checkpoint.branch:
+        shapes["branch"] = empty_generator(checkpoint.config).branch.state_dict()
+    return sum(tensor.numel() for part in shapes.values() for tensor in part.values()) * dtype.itemsize
+
+
+def check_room(needed: int, free: int) -> None:
+    """Raise unless weights fit.
+
+    Args:
+        needed: Bytes of the weights alone.
+        free: Bytes that the device has free.
+
+    Raises:
+        InputError: If they do not.
+    """
+    if needed > free:
+        raise InputError(
+            f"device must have {needed / 2**30:.2f} GiB free for the weights of generator and codec alone, "
+            f"got {free / 2**30:.2f} GiB"
+        )
 
 
 def _path(path: str | Path | None) -> Path | None:

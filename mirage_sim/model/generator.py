@@ -108,6 +108,7 @@ class Generator(nn.Module):
         preceding: Tensor | None = None,  # [B, P, C, h, w]
         references: Tensor | None = None,  # [B, R, C, h, w]
         condition: Tensor | None = None,  # [B, T or T+P, Cc, h, w]
+        hint_scale: float = 1.0,
     ) -> Tensor:
         """Predict the velocity `start - latents` of the target frames.
 
@@ -119,6 +120,7 @@ class Generator(nn.Module):
             references: Clean latents of earlier views that overlap the target's.
             condition: What the memory holds for the first frames after the references (target, or target and
                 preceding); `None` leaves the branch out.
+            hint_scale: Factor of every hint.
 
         Returns:
             Velocity [B, T, C, h, w].
@@ -165,7 +167,7 @@ class Generator(nn.Module):
         for index, block in enumerate(self.backbone.blocks):
             hidden = block(hidden, context, time, rotary)
             if index in hints:
-                hint = hints[index]
+                hint = hints[index] if hint_scale == 1.0 else hint_scale * hints[index]
                 behind = hidden.shape[1] - first - hint.shape[1]
                 hidden = hidden + nn.functional.pad(hint, (0, 0, first, behind))
         chosen = slice(first, first + frames * per_frame)

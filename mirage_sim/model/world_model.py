@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -54,6 +55,7 @@ class WorldModelConfig:
             in the memory already; without, the sequence is half as long).
         overlap: Latent frames before the target, after `preceding`, that are a clean part of it: 0 or 1.
         hint_preceding: Whether the memory is read for preceding frames, too, and hinted at there.
+        hint_scale: Factor of what the memory branch adds to the backbone.
         prompt_tokens: Tokens of a prompt that the generator attends to; 0: it attends to the camera's motion.
         references: Earlier views, chosen by 3D overlap, that the generator sees.
         extras: Whether the condition tells offset, scale, view and depth beside the latents.
@@ -76,6 +78,7 @@ class WorldModelConfig:
     preceding_with_memory: bool = False
     overlap: int = 0
     hint_preceding: bool = False
+    hint_scale: float = 1.0
     prompt_tokens: int = 0
     references: int = 0
     extras: bool = True
@@ -110,6 +113,8 @@ class WorldModelConfig:
                 "segment_length and preceding must be at least 1, references and prompt_tokens at least 0, "
                 f"got {self.segment_length}, {self.preceding}, {self.references} and {self.prompt_tokens}"
             )
+        if not 0.0 <= self.hint_scale < math.inf:
+            raise InputError(f"hint_scale must be a finite number of at least 0, got {self.hint_scale}")
         if self.overlap not in (0, 1):
             raise InputError(f"overlap must be 0 or 1, got {self.overlap}")
         if self.hint_preceding and not self.preceding_with_memory:

@@ -98,7 +98,8 @@ def imagine(
                     seen: Tensor | None = seen,
                     hinted: Tensor = hinted,
                 ) -> Tensor:
-                    flow: Tensor = model.generator(noisy, sigma, told[chosen], before, seen, hinted)
+                    given = (noisy, sigma, told[chosen], before, seen, hinted)
+                    flow: Tensor = model.generator(*given, settings.hint_scale)
                     return flow
 
                 drawn = sample(velocity, start[chosen], shares[chosen], patch, settings.sampler)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mirage_sim.checkpoints import load_world_model, open_checkpoint, save_checkpoint
+from mirage_sim.checkpoints.load import check_room, weight_bytes
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.geometry import from_yaw_pitch
 from mirage_sim.world import World
@@ -88,11 +89,23 @@ def test_without_a_depth_estimator_nothing_can_be_remembered(folder, tmp_path):
         ({"overlap": 2}, "overlap must be 0 or 1"),
         ({"preceding_with_memory": False}, "hint_preceding must be False"),
         ({"prompt_tokens": -1}, "prompt_tokens at least 0"),
+        ({"hint_scale": float("nan")}, "hint_scale must be a finite number"),
     ],
 )
 def test_settings_that_do_not_fit(folder, settings, message):
     with pytest.raises(InputError, match=message):
         load_world_model(folder, **{**SMALL, **settings})
+
+
+def test_weights_that_do_not_fit_are_told_in_figures(folder):
+    checkpoint = open_checkpoint(folder)
+    model = load_world_model(folder, dtype=FLOAT, **SMALL)
+    networks = (model.generator, model.codec.autoencoder)
+    needed = weight_bytes(checkpoint, FLOAT)
+    assert needed == 4 * sum(weight.numel() for part in networks for weight in part.parameters())
+    check_room(needed, needed)
+    with pytest.raises(InputError, match=r"device must have 10\.00 GiB free .*, got 8\.00 GiB"):
+        check_room(10 * 2**30, 8 * 2**30)
 
 
 def test_parts_of_the_full_size_do_not_go_with_the_embedded_model(folder):

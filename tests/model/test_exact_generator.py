@@ -133,3 +133,14 @@ def test_every_position_and_level_counts(generator, wrong):
     else:
         level[:, :PER_FRAME] = 0.01
     assert deviation(made, expected(weights, inputs, positions=positions, level=level)[0]) > 10 * EXACT
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 2.0])
+def test_hints_are_scaled(generator, scale):
+    """As if what the branch emits through its last layers were scaled."""
+    inputs = given("preceding", "references", condition_frames=TARGET + PRECEDING)
+    weights = {
+        name: value * scale if name.startswith("branch.after_proj") else value
+        for name, value in double_weights(generator).items()
+    }
+    assert deviation(generator(**inputs, hint_scale=scale), expected(weights, inputs)[0]) < EXACT

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -61,7 +63,7 @@ def test_the_sequence_is_the_papers(model, calls):
     world = started(model)
     before = world.snapshot().context
     world.step(turn()[0])
-    target, sigma, context, preceding, references, condition = calls[0]
+    target, sigma, context, preceding, references, condition, scale = calls[0]
     assert target.shape == (1, 1 + 2, 4, 4, 8)  # the last one made, and two to come
     assert torch.equal(target[:, 0], before.latents[:, -1])
     assert (sigma[:, 0] == 0).all()
@@ -69,6 +71,7 @@ def test_the_sequence_is_the_papers(model, calls):
     assert torch.equal(preceding, before.latents[:, :2])
     assert context.shape == (1, TOKENS, 16)
     assert condition.shape == (1, 3 + 2, 8, 4, 8)
+    assert scale == 1.0
     assert all(torch.equal(call[0][:, 0], before.latents[:, -1]) for call in calls)  # it stays clean
     assert references is None or references.shape[0] == 1
 
@@ -77,12 +80,27 @@ def test_the_memory_is_hinted_at_where_the_camera_was(model, calls):
     """The clean frame and what precedes look at the wall that was written: all of it is known there."""
     world = started(model)
     world.step(turn()[0])
-    read = calls[0][-1][:, :, :4]  # the half that was read
+    read = calls[0][5][:, :, :4]  # the half that was read
     known = (read != 0).any(dim=2).float().mean(dim=(2, 3))[0]  # of each frame
     assert (known[[0, 3, 4]] == 1).all()
     assert (known[1:3] < 1).all()
-    constant = calls[0][-1][0, :, 4:]
+    constant = calls[0][5][0, :, 4:]
     assert torch.equal(constant, model.constant(5))
+
+
+def test_hints_have_a_scale(model):
+    """Without any the branch might as well not be there; a part of them is something between."""
+    frames = [
+        started(model.with_settings(hint_scale=scale)).step(turn()[0]).latents for scale in (0.0, 0.5, 1.0)
+    ]
+    without = model.with_settings()
+    without.generator = copy.deepcopy(model.generator)
+    for project in without.generator.branch.after_proj:
+        project.weight.zero_()
+        project.bias.zero_()
+    torch.testing.assert_close(started(without).step(turn()[0]).latents, frames[0])
+    assert not torch.allclose(frames[0], frames[1])
+    assert not torch.allclose(frames[1], frames[2])
 
 
 def test_the_constant_is_the_codec_of_white(model):
