@@ -35,7 +35,7 @@ MAY_IMPORT = {
     },
     "evaluation": {
         *("geometry", "memory", "model", "baselines", "world", "scenes", "recording", "envs", "agents"),
-        "checkpoints",
+        *("checkpoints", "perception"),
     },
     "cli": {
         *("geometry", "memory", "model", "world", "scenes", "recording", "envs", "agents"),

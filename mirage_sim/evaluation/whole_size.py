@@ -7,22 +7,21 @@ nothing; the time does not depend on them. Depths are the simulator's: no estima
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mirage_sim.evaluation.full_size import Shape, cache, true_depths
 from mirage_sim.geometry import make_intrinsics
-from mirage_sim.memory import MemoryConfig, SpatialMemory
 from mirage_sim.model.codec import WanCodec
-from mirage_sim.model.condition import build_condition
-from mirage_sim.model.full_size import PRECEDING, PROMPT, PUBLISHED_SAMPLER, REFERENCES, full_size_memory
+from mirage_sim.model.full_size import PUBLISHED_SAMPLER, full_size_config
 from mirage_sim.model.generator import Generator, GeneratorConfig, empty_generator
-from mirage_sim.model.sampler import SamplerConfig, sample, start_fraction
-from mirage_sim.model.world_model import stays_float32
+from mirage_sim.model.sampler import SamplerConfig
+from mirage_sim.model.world_model import WorldModel, stays_float32
+from mirage_sim.perception import Perceived, Seen
 from mirage_sim.scenes import Scene
-from mirage_sim.world.clock import Clock
+from mirage_sim.world import World
 
 
 def loaded_shape(config: GeneratorConfig) -> Generator:
@@ -59,7 +58,21 @@ def random_generator(config: GeneratorConfig, device: torch.device, seed: int = 
     return generator
 
 
-@torch.no_grad()
+class KnownDepths:
+    """A `DepthEstimator` that tells depths it was given, in place of one that looks."""
+
+    needs_frames = False
+
+    def __init__(self) -> None:
+        """Wait for depths."""
+        self.depth = torch.empty(0)  # [N, h, w] in metres, 0 for the sky
+
+    def estimate(self, seen: Seen) -> Perceived:
+        """Tell the depths of N views."""
+        depth = self.depth.to(seen.latents.device)
+        return Perceived(depth, depth > 0, depth > 0)
+
+
 def whole_chunks(
     scene: Scene,
     way: Tensor,  # [chunks * latent_frames + 1, 4, 4]
@@ -69,13 +82,13 @@ def whole_chunks(
     sampler: SamplerConfig = PUBLISHED_SAMPLER,
     seed: int = 0,
 ) -> Iterator[dict[str, float]]:
-    """Time whole chunks.
+    """Time whole chunks of a world.
 
     Args:
         scene: Tells the depths.
         way: Cameras of the latent frames.
         generator: Denoises; its device is where all happens.
-        codec: Decodes, on the same device.
+        codec: Encodes and decodes, on the same device.
         shape: Of a chunk.
         sampler: How latents are drawn.
         seed: Of first frame and noise.
@@ -85,51 +98,29 @@ def whole_chunks(
         `peak_mib`, the most memory of the GPU so far (0 on a CPU).
     """
     shape = shape if shape is not None else Shape()
-    device = next(generator.parameters()).device
-    stride, channels, length = codec.spatial_stride, codec.channels, shape.latent_frames
-    cells = (shape.height // stride, shape.width // stride)
+    sizes = {"height": shape.height, "width": shape.width, "segment_length": shape.latent_frames}
+    config = full_size_config(generator.config, **sizes, fov_x_deg=shape.fov_x_deg, sampler=sampler)
+    depths = KnownDepths()
+    model = WorldModel(config, codec, generator, depths)
+    world, cells = World(model), model.latent_hw
     lens = make_intrinsics(*cells, shape.fov_x_deg)
-    memory = SpatialMemory(full_size_memory(channels), 1, device)
-    noise = torch.Generator().manual_seed(seed)
 
-    def draw(frames: int) -> Tensor:
-        return torch.randn(1, frames, channels, *cells, generator=noise).to(device)
+    def look(cameras: Tensor) -> Tensor:
+        depths.depth = true_depths(scene, cameras, lens, cells, 1, 1)[0]
+        return cameras[None]
 
-    def write(latents: Tensor, cameras: Tensor, depth: Tensor) -> None:
-        lenses = lens.to(device).expand(1, len(cameras), 3, 3)
-        memory.write(latents, depth.to(device), cameras[None].to(device), lenses)
-
-    def depths(cameras: Tensor) -> Tensor:
-        depth = true_depths(scene, cameras, lens, cells, 1, 1)
-        return torch.where(depth > 0, depth, MemoryConfig.sky_depth)
-
-    made = draw(1).expand(1, 1 + PRECEDING, channels, *cells)
-    write(made[:, -1:], way[:1], depths(way[:1]))
-    prompt = torch.randn(1, PROMPT, generator.config.context_dim, generator=noise).to(device)
-    for first in range(1, len(way), length):
-        cameras = way[first - 1 : first + length]  # the last one made, and those to come
-        depth, start, references = depths(cameras[1:]), draw(1 + length), draw(REFERENCES)
-        clock = Clock(device)
-        lenses = lens.to(device).expand(1, len(cameras), 3, 3)
-        read = memory.read(cameras[None].to(device), lenses, cells)
-        condition = build_condition(read)
-        clock.lap("condition")
-        fraction = start_fraction(read, sampler.known_fraction)
-        fraction[:, 0], start[:, 0] = 0.0, made[:, -1]  # the last one made stays as it is
-        velocity = partial(
-            generator,
-            context=prompt,
-            preceding=made[:, -1 - PRECEDING : -1],
-            references=references,
-            condition=condition,
-        )
-        latents = sample(velocity, start, fraction, generator.config.patch_hw, sampler)[:, 1:]
-        clock.lap("generate")
-        write(latents, cameras[1:], depth)
-        clock.lap("update")
-        codec.decode(latents, made[:, -1:])
-        clock.lap("show")
-        made = torch.cat([made, latents], dim=1)[:, -1 - PRECEDING :]
-        parts = {name: ms / 1000.0 / shape.frames for name, ms in clock.laps.items()}
+    size = (1, shape.height, shape.width, 3)
+    picture = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+    world.reset(picture, look(way[:1])[:, 0], seeds=[seed])
+    for first in range(1, len(way), shape.latent_frames):
+        told = world.step(look(way[first : first + shape.latent_frames])).timings_ms
+        laps = {
+            "condition": told["read"],
+            "generate": told["generate"],
+            "update": told["depth"] + told["write"],
+            "show": told["decode"],
+        }
+        parts = {name: ms / 1000.0 / shape.frames for name, ms in laps.items()}
+        device = model.device
         peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
-        yield parts | {"total": sum(parts.values()), "peak_mib": peak} | cache(memory.stats())
+        yield parts | {"total": sum(parts.values()), "peak_mib": peak} | cache(world.memory.stats())

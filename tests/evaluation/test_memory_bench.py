@@ -26,7 +26,7 @@ from mirage_sim.model.full_size import WAN_5B
 from mirage_sim.model.generator import Generator, GeneratorConfig
 from mirage_sim.model.sampler import SamplerConfig
 from mirage_sim.scenes import SPLITS, make_scene
-from tests.models import tiny_world_model
+from tests.models import tiny_world_model, wan22_autoencoder
 
 SMALL = Shape(32, 64, 8, 2)
 
@@ -110,7 +110,8 @@ def test_the_embedded_preset_times_whole_steps(tmp_path: Path, monkeypatch: pyte
 def test_a_whole_chunk_runs_at_a_small_shape() -> None:
     shape = GeneratorConfig(4, condition_channels(4), 2, 12, 2, 32, 16, (1, 2, 2), 2)
     generator = random_generator(shape, torch.device("cpu"))
-    codec = tiny_codec()
+    autoencoder = wan22_autoencoder(4, 4, [True, True], [0.0] * 4, [1.0] * 4).requires_grad_(False)
+    codec = WanCodec(autoencoder.to(torch.bfloat16).eval())
     with make_scene(SPLITS["test"][0]) as scene:
         way = plan_way(scene, MemoryBenchConfig(chunks=2), SMALL.latent_frames)
         chunks = list(whole_chunks(scene, way, generator, codec, SMALL, SamplerConfig(2, 5.0, "unipc", 1.0)))
