@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from mirage_sim.errors import FileFormatError
@@ -153,8 +154,8 @@ def _memory(figures: Figures) -> str:
     rows = []
     for name, chunks in figures["methods"].items():
         last = chunks[-1]
-        middle = sorted(chunks, key=lambda chunk: float(chunk[parts[-1]]))[len(chunks) // 2]
-        cells = [show(1000.0 * middle[part], 2 if middle[part] < 0.1 else 0) for part in parts]
+        medians = [median(float(chunk[part]) for chunk in chunks) for part in parts]
+        cells = [show(1000.0 * seconds, 2 if seconds < 0.1 else 0) for seconds in medians]
         ratio = figures["ratios"].get(name, {})
         whole = "total" if "total" in parts else "condition"
         rows.append(
@@ -168,7 +169,7 @@ def _memory(figures: Figures) -> str:
             ]
         )
     header = [
-        "ms a frame, median chunk",
+        "ms a frame, medians over chunks",
         *parts,
         "cache at the end, MiB",
         "of it entries",
