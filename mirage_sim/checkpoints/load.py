@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from mirage_sim.checkpoints.build import build_codec, build_generator
 from mirage_sim.checkpoints.checkpoint import Checkpoint
@@ -79,11 +78,12 @@ def load_world_model(
         )
     model.requires_grad_(False).eval().to(target)
     model.cast(large)
-    networks: list[nn.Module] = [model.codec, model.refiner, model.depth_head]
-    for network in networks:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for network in [*networks, model.resampler.blocks]:
-        pack_convolutions(network)
+    for name, network in model.named_children():
+        if name in ("codec", "refiner", "depth_head"):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            pack_convolutions(network)
+        elif name == "resampler":
+            pack_convolutions(model.resampler.blocks)  # the first one would round differently
     with _settings_checked(settings):
         return model.with_settings(**settings) if settings else model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from mirage_sim.checkpoints import load_world_model, open_checkpoint, save_check
 from mirage_sim.checkpoints.load import check_room, weight_bytes
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.geometry import from_yaw_pitch
+from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world import World
 from tests.checkpoints.official import write_official
 from tests.full_size import SMALL, write_full_size
+from tests.models import tiny_world_model
 
 FLOAT = torch.float32
 
@@ -118,3 +121,21 @@ def test_parts_of_the_full_size_do_not_go_with_the_embedded_model(folder):
 def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(FileFormatError, match=r"name_or_folder must hold model\.json or full-size weights"):
         load_world_model(tmp_path)
+
+
+def test_a_saved_model_may_lack_resampler_and_refiner(tmp_path):
+    """Known cells start as they were read then, and drafts are shown."""
+    model = tiny_world_model()
+    config = replace(model.config, resampler=None, refiner=None)
+    bare = WorldModel(config)
+    bare.load_state_dict(model.state_dict(), strict=False)
+    bare.save(tmp_path)
+    loaded = load_world_model(tmp_path, dtype=FLOAT)
+    assert loaded.config == config
+    world = World(loaded)
+    picture = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
+    pose = from_yaw_pitch(torch.tensor([[0.0, 0.0, 1.4]]), torch.zeros(1))
+    first = world.reset(picture, pose, depth=np.full((1, 32, 32), 2.0, np.float32))
+    again = world.step(pose[:, None])
+    assert again.known.all()
+    assert torch.equal(again.latents, first.latents.half().float())
