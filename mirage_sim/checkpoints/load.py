@@ -34,6 +34,8 @@ def load_world_model(
     adapters: str | Path | None = None,
     depth: str | Path | DepthEstimator | None = None,
     segmenter: str | Path | Segmenter | None = None,
+    tiling: bool = False,
+    attention: str | None = None,
     **settings: Any,
 ) -> WorldModel:
     """Load a world model, ready to generate.
@@ -49,6 +51,8 @@ def load_world_model(
             the model's folder if `None`.
         segmenter: Folder of a semantic segmentation model for full-size weights, or one that is loaded;
             `segmenter` in the model's folder if `None` and it is there.
+        tiling: Whether full-size pictures are encoded and decoded in tiles, for smaller cards.
+        attention: How full-size attention is computed, see `Generator.set_attention`; PyTorch's way if `None`.
         settings: Fields of `WorldModelConfig` that are to differ, such as `height` or `segment_length`.
 
     Returns:
@@ -70,11 +74,16 @@ def load_world_model(
         raise FileFormatError(f"name_or_folder must hold {CONFIG_FILE} or full-size weights, got {folder}")
     else:
         beside = Beside(_path(branch), _path(adapters), depth, segmenter)
-        return _full_size(folder, beside, target, large, settings)
-    if any(part is not None for part in (branch, adapters, depth, segmenter)):
+        model = _full_size(folder, beside, target, large, settings)
+        if tiling:
+            model.codec.autoencoder.enable_tiling()
+        if attention is not None:
+            model.generator.set_attention(attention)
+        return model
+    if tiling or any(part is not None for part in (branch, adapters, depth, segmenter, attention)):
         raise InputError(
-            "branch, adapters, depth and segmenter must be None but for full-size weights, "
-            f"got one with {name_or_folder}"
+            "branch, adapters, depth, segmenter, tiling and attention must be left out but for full-size "
+            f"weights, got one with {name_or_folder}"
         )
     model.requires_grad_(False).eval().to(target)
     model.cast(large)

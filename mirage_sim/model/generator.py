@@ -95,6 +95,22 @@ class Generator(nn.Module):
         )
         self.branch = MemoryBranch(self.backbone, c.condition_channels, c.branch_every)
 
+    def set_attention(self, backend: str) -> None:
+        """Choose how attention is computed, in backbone and branch alike.
+
+        Args:
+            backend: Name of one of diffusers' attention back ends that is installed here.
+
+        Raises:
+            InputError: If it is unknown, not here, or would be downloaded.
+        """
+        if backend.endswith("_hub"):
+            raise InputError(f"attention must be installed, not downloaded, got {backend!r}")
+        try:
+            WanTransformer3DModel.set_attention_backend(self, backend)
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise InputError(f"attention must be a back end that works here, got {error}") from error
+
     def token_grid(self, hw: tuple[int, int]) -> tuple[int, int]:
         """Tokens per column and row of a latent frame of `hw` cells."""
         rows, columns = self.config.patch_hw

@@ -21,6 +21,7 @@ from tests.full_size import SMALL, write_full_size
 from tests.models import tiny_world_model
 
 FLOAT = torch.float32
+SIDES = ("height", "width")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,34 @@ def test_settings_that_do_not_fit(folder, settings, message):
         load_world_model(folder, **{**SMALL, **settings})
 
 
+def test_tiles_larger_than_the_picture_change_nothing_and_smaller_ones_little(folder):
+    plain, tiled = (load_world_model(folder, dtype=FLOAT, tiling=tiling, **SMALL) for tiling in (False, True))
+    assert np.array_equal(walk(plain), walk(tiled))
+    latents = torch.randn(1, 2, 4, 12, 12, generator=torch.Generator().manual_seed(0))
+    small = {
+        f"tile_sample_{kind}_{side}": size for kind, size in (("min", 80), ("stride", 40)) for side in SIDES
+    }
+    tiled.codec.autoencoder.enable_tiling(**small)
+    with torch.no_grad():
+        whole, pieces = (model.codec.decode(latents) for model in (plain, tiled))
+    assert pieces.shape == whole.shape
+    assert 0 < float((pieces - whole).abs().mean()) < 0.2 * float(whole.std())
+
+
+def test_attention_is_computed_as_asked_for_in_backbone_and_branch(folder):
+    plain, other = (
+        load_world_model(folder, dtype=FLOAT, attention=name, **SMALL) for name in (None, "_native_math")
+    )
+    assert np.abs(walk(plain).astype(int) - walk(other)).max() <= 1
+    for part in (other.generator.backbone, other.generator.branch):
+        chosen = [m.processor._attention_backend.value for m in part.modules() if hasattr(m, "processor")]
+        assert chosen
+        assert set(chosen) == {"_native_math"}
+    for name, message in (("flash_hub", "not downloaded"), ("magic", "must be a back end that works here")):
+        with pytest.raises(InputError, match=message):
+            load_world_model(folder, attention=name, **SMALL)
+
+
 def test_weights_that_do_not_fit_are_told_in_figures(folder):
     checkpoint = open_checkpoint(folder)
     model = load_world_model(folder, dtype=FLOAT, **SMALL)
@@ -112,8 +141,10 @@ def test_weights_that_do_not_fit_are_told_in_figures(folder):
 
 
 def test_parts_of_the_full_size_do_not_go_with_the_embedded_model(folder):
-    with pytest.raises(InputError, match="must be None but for full-size weights"):
+    with pytest.raises(InputError, match="must be left out but for full-size"):
         load_world_model("embedded", depth=folder / "depth_estimator")
+    with pytest.raises(InputError, match="must be left out but for full-size"):
+        load_world_model("embedded", tiling=True)
     with pytest.raises(InputError, match="settings must be among"):
         load_world_model("embedded", heigth=3)
 
