@@ -52,7 +52,7 @@ def load_world_model(
         segmenter: Folder of a semantic segmentation model for full-size weights, or one that is loaded;
             `segmenter` in the model's folder if `None` and it is there.
         tiling: Whether full-size pictures are encoded and decoded in tiles, for smaller cards.
-        attention: How full-size attention is computed, see `Generator.set_attention`; PyTorch's way if `None`.
+        attention: How full-size attention is computed, see `Generator.set_attention`; `None`: by PyTorch.
         settings: Fields of `WorldModelConfig` that are to differ, such as `height` or `segment_length`.
 
     Returns:
