@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class ExploreConfig:
         memory: Whether the memory is used.
         collide: Whether remembered surfaces stop the camera.
         render_mode: `None`, "rgb_array" or "human".
+        model_settings: Numbers of the model's `WorldModelConfig` that are to differ, such as `height`.
         prompt: What is to be seen, for a model that attends to text: text, or a stored embedding's file.
     """
 
@@ -38,6 +39,7 @@ class ExploreConfig:
     collide: bool = False
     render_mode: str | None = None
     prompt: str | Path | None = None
+    model_settings: Mapping[str, int | float] | None = None
 
     def __post_init__(self) -> None:
         """Check everything that needs no model."""
@@ -60,6 +62,11 @@ class ExploreConfig:
         for name in ("memory", "collide"):
             if not isinstance(getattr(self, name), bool):
                 raise InputTypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        settings = self.model_settings if self.model_settings is not None else {}
+        if not isinstance(settings, Mapping) or not all(
+            isinstance(n, int | float) for n in settings.values()
+        ):
+            raise InputTypeError(f"model_settings must be a dict of numbers, got {settings!r}")
         if self.prompt is not None and not isinstance(self.prompt, str | Path):
             raise InputTypeError(f"prompt must be a text or a Path, got {type(self.prompt).__name__}")
         if self.collide and not self.memory:

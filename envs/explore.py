@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,7 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
         collide: bool = False,
         render_mode: str | None = None,
         prompt: str | Path | None = None,
+        model_settings: Mapping[str, int | float] | None = None,
     ) -> None:
         """Load or find the model.
 
@@ -113,6 +114,7 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
             collide: Whether remembered surfaces stop the camera.
             render_mode: `None`, "rgb_array" or "human".
             prompt: What is to be seen, see `ExploreConfig`.
+            model_settings: Numbers of the model's config that are to differ.
 
         Raises:
             InputError: If an argument has a wrong value.
@@ -121,7 +123,15 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
             StateError: If `render_mode` is "human" and there is no display.
         """
         self.config = ExploreConfig(
-            world_model, device, action_mode, observations, memory, collide, render_mode, prompt
+            world_model,
+            device,
+            action_mode,
+            observations,
+            memory,
+            collide,
+            render_mode,
+            prompt,
+            model_settings,
         )
         self._set_core(ExploreCore(self.config, 1))
 

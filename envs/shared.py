@@ -8,7 +8,7 @@ import torch
 
 from mirage_sim.checkpoints import load_world_model
 from mirage_sim.errors import InputError
-from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel
+from mirage_sim.model.world_model import WorldModel
 
 _Key = tuple[str, str, tuple[tuple[int, int], ...]]
 _models: dict[_Key, WorldModel] = {}
@@ -49,5 +49,5 @@ def _versions(world_model: str | Path) -> tuple[tuple[int, int], ...]:
     """Time of change and size of the model's files, which tell a folder that was written anew."""
     if str(world_model) == "embedded":
         return ()
-    paths = [Path(world_model) / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    paths = [Path(world_model), *sorted(Path(world_model).rglob("*"))]
     return tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.is_file())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         prompt: str | Path | None = None,
+        model_settings: Mapping[str, int | float] | None = None,
     ) -> None:
         """Load or find the model.
 
@@ -68,6 +69,7 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             max_episode_steps: Steps after which an episode is truncated; never if `None`.
             autoreset_mode: Gymnasium's "NextStep", "SameStep" or "Disabled".
             prompt: See `ExploreEnv`.
+            model_settings: See `ExploreEnv`.
 
         Raises:
             InputError: If an argument has a wrong value.
@@ -86,7 +88,15 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             modes = [mode.value for mode in AutoresetMode]
             raise InputError(f"autoreset_mode must be one of {modes}, got {autoreset_mode!r}") from error
         self.config = ExploreConfig(
-            world_model, device, action_mode, observations, memory, collide, render_mode, prompt
+            world_model,
+            device,
+            action_mode,
+            observations,
+            memory,
+            collide,
+            render_mode,
+            prompt,
+            model_settings,
         )
         self.max_episode_steps = max_episode_steps
         self._set_core(ExploreCore(self.config, int(num_envs)))

@@ -215,9 +215,13 @@ class WorldModel(nn.Module):
         self.estimator, self.segmenter, self.text_encoder = estimator, segmenter, text_encoder
         self.weights_hash = ""
         self._constants: dict[int, Tensor] = {}
-        steps = [size * self.codec.spatial_stride for size in c.generator.patch_hw]
-        if c.height % steps[0] or c.width % steps[1]:
-            raise InputError(f"height and width must be multiples of {steps}, got {c.height} and {c.width}")
+        self._check_size()
+
+    def _check_size(self) -> None:
+        steps = [size * self.codec.spatial_stride for size in self.config.generator.patch_hw]
+        height, width = self.config.height, self.config.width
+        if min(height, width) < 1 or height % steps[0] or width % steps[1]:
+            raise InputError(f"height and width must be multiples of {steps}, got {height} and {width}")
 
     @property
     def latent_hw(self) -> tuple[int, int]:
@@ -269,6 +273,7 @@ class WorldModel(nn.Module):
         for name in ("estimator", "segmenter", "text_encoder", "weights_hash"):
             setattr(other, name, getattr(self, name))
         other._constants = {}
+        other._check_size()
         return other
 
     def constant(self, frames: int) -> Tensor:

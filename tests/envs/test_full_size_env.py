@@ -66,3 +66,18 @@ def test_prompts_that_do_not_fit(model):
     env = gym.make("Mirage/Explore-v0", world_model=model)
     with pytest.raises(InputTypeError, match=r"options\['prompt'\] must be a text"):
         env.reset(options={"prompt": 3})
+
+
+def test_settings_of_the_model_are_given_with_the_environment(model):
+    env = gym.make("Mirage/Explore-v0", world_model=model, model_settings={"segment_length": 1, "width": 32})
+    env.reset(seed=3, options={"image": START["image"][:, :32].copy()})
+    _, _, _, _, info = env.step(np.zeros(5, np.float32))
+    assert info["frames"].shape == (4, 32, 32, 3)
+    assert model.config.width == 64
+    for settings, error, message in (
+        ({"widht": 32}, InputError, r"model_settings must be among .*width.*got \['widht'\]"),
+        ({"width": 40}, InputError, "height and width must be multiples"),
+        ({"sampler": "fast"}, InputTypeError, "model_settings must be a dict of numbers"),
+    ):
+        with pytest.raises(error, match=message):
+            gym.make("Mirage/Explore-v0", world_model=model, model_settings=settings)
