@@ -21,7 +21,7 @@ class PosedClip:
 
     Attributes:
         frames: uint8 [F, H, W, 3].
-        depth: Z-depth float32 [F, H, W] in metres, 0 where it is unknown, or `None` where the source has none.
+        depth: Z-depth float32 [F, H, W] in metres, 0 where it is unknown, or `None` if the source has none.
         movable: bool [F, H, W], true where something is seen that may move and is not to be remembered, or
             `None` where the source does not tell.
         cam2world: float32 [F, 4, 4], camera axes OpenCV, world z up, metres.

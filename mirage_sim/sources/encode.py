@@ -175,10 +175,11 @@ def encode_clip(
         depth = downsample_depth(torch.from_numpy(np.ascontiguousarray(clip.depth[last])), stride)
     keep = torch.ones(count, rows, columns, dtype=torch.bool)
     if clip.movable is not None:
-        moved = clip.movable.reshape(len(clip), rows, stride, columns, stride).any(axis=(2, 4))  # [F, h, w]
-        keep[:1] = ~torch.from_numpy(moved[:1])
+        cells = torch.from_numpy(clip.movable).reshape(len(clip), rows, stride, columns, stride)
+        moved = cells.any(dim=4).any(dim=2)  # [F, h, w]
+        keep[:1] = ~moved[:1]
         groups = moved[1:].reshape(count - 1, settings.temporal_stride, rows, columns)
-        keep[1:] = ~torch.from_numpy(groups.any(axis=1))
+        keep[1:] = ~groups.any(dim=1)
     lens = torch.from_numpy(np.ascontiguousarray(clip.intrinsics[last]))
     return EncodedClip(
         name=clip.name,

@@ -36,7 +36,7 @@ FLAT_VIDEO = "clip.mp4"
 
 @dataclass(frozen=True)
 class VipePaths:
-    """Files of one video; `depth`, `mask` and `camera_types` may be missing, the flat layout has none of the last."""
+    """Files of one video; `depth`, `mask` and `camera_types` may be missing."""
 
     video: Path
     pose: Path

@@ -46,7 +46,8 @@ def read_table(path: Path, shape: tuple[int, ...]) -> Array:
     order = np.argsort(numbers, axis=None)
     if numbers.shape != (count,) or not np.array_equal(numbers[order], np.arange(count)):
         raise FileFormatError(f"{path} must hold a row for each frame from 0 on, got {len(numbers)} inds")
-    return rows[order].astype(np.float32)
+    table: Array = rows[order].astype(np.float32)
+    return table
 
 
 def read_depth(path: Path, numbers: range) -> Array:
