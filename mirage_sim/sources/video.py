@@ -66,20 +66,27 @@ def read_frames(index: VideoIndex, numbers: range) -> Array:
         FileFormatError: If the file is damaged there.
     """
     places = {index.times[number]: place for place, number in enumerate(numbers)}
+    try:
+        return _decode(index.path, places, index.times[numbers[0]])
+    except FileFormatError:
+        # Seeking may land behind the frame, or on one that needs others from before: then all is decoded.
+        return _decode(index.path, places, None)
+
+
+def _decode(path: Path, places: dict[int, int], start: int | None) -> Array:
+    """Decode the frames of some times, from `start` or the beginning on; [F, H, W, 3], `places` in order."""
     found: dict[int, Array] = {}
-    # Where the file's table of key frames is wrong, seeking lands too late: then all is decoded.
-    for start in (index.times[numbers[0]], None):
-        with _opened(index.path) as (container, stream):
-            stream.thread_type = "AUTO"
-            if start is not None:
-                container.seek(start, stream=stream)
-            for frame in container.decode(stream):
-                if frame.pts in places:
-                    found[places[frame.pts]] = frame.to_ndarray(format="rgb24")
-                if len(found) == len(places):
-                    return np.stack([found[place] for place in range(len(places))])
-    missing = [number for place, number in enumerate(numbers) if place not in found]
-    raise FileFormatError(f"{index.path} must hold frame {missing[0]}, it is damaged there")
+    with _opened(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        stream.codec_context.options = {"err_detect": "explode"}  # damage is to be told, not painted over
+        if start is not None:
+            container.seek(start, stream=stream)
+        for frame in container.decode(stream):
+            if frame.pts in places:
+                found[places[frame.pts]] = frame.to_ndarray(format="rgb24")
+            if len(found) == len(places):
+                return np.stack([found[place] for place in range(len(places))])
+    raise FileFormatError(f"{path} must hold {len(places)} frames, got {len(found)}: it is damaged")
 
 
 @contextmanager

@@ -87,7 +87,9 @@ def test_a_point_lands_on_the_same_place_of_the_picture(h: int, w: int, h2: int,
     rays = np.concatenate([inside, np.ones((20, 1))], axis=1) @ np.linalg.inv(small.intrinsics[0]).T
     pose = torch.from_numpy(clip.cam2world[0])
     points = torch.from_numpy(rays * rng.uniform(1, 9, (20, 1))).float() @ pose[:3, :3].T + pose[:3, 3]
-    (before, _), (after, _) = (project(points, pose, torch.from_numpy(c.intrinsics[0])) for c in (clip, small))
+    (before, _), (after, _) = (
+        project(points, pose, torch.from_numpy(c.intrinsics[0])) for c in (clip, small)
+    )
     np.testing.assert_allclose(after, inside, atol=2e-3)
     seen = small.depth[0][after[:, 1].long().clamp(0, h2 - 1), after[:, 0].long().clamp(0, w2 - 1)] - 1
     found = np.stack([seen % w, seen // w], axis=-1) + 0.5
@@ -99,7 +101,9 @@ def test_pictures_are_cut_where_the_lens_says() -> None:
     clip = make_clip(1, (32, 48))
     small = resized(clip, (16, 16))  # the middle 32 columns, at half the size
     columns = 8 + 2 * (np.arange(16) + 0.5)
-    np.testing.assert_allclose(small.frames[0, :, 2:-2, 0], np.tile(4 * (columns - 0.5), (16, 1))[:, 2:-2], atol=1)
+    np.testing.assert_allclose(
+        small.frames[0, :, 2:-2, 0], np.tile(4 * (columns - 0.5), (16, 1))[:, 2:-2], atol=1
+    )
     np.testing.assert_allclose(small.intrinsics[0], [[20, 0, 8], [0, 20, 8], [0, 0, 1]])
     assert resized(clip, (32, 48)) is clip
     with pytest.raises(InputError, match="hw must be positive"):
