@@ -50,5 +50,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) "setuptools>=77"
-	$(PIP) --editable ".[dev,examples]"
+	$(PIP) --editable ".[dev,examples,vipe]"
 	touch $@

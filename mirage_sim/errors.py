@@ -26,6 +26,10 @@ class StateError(MirageError, RuntimeError):
     """A call came in the wrong state, for example `step` before `reset`."""
 
 
+class MissingExtraError(MirageError, ImportError):
+    """An optional library is not installed; the message names the extra that brings it."""
+
+
 class FileFormatError(MirageError, OSError):
     """A file is missing, truncated, tampered with, or of another kind or version."""
 

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "world": {"geometry", "memory", "model", "perception", "text"},
     "scenes": {"geometry"},
     "recording": {"geometry"},
+    "sources": {"geometry", "recording", "model"},
     "baselines": {"geometry", "memory", "model"},
     "embedded": set(),
     "envs": {"geometry", "memory", "model", "checkpoints", "world", "scenes"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *("geometry", "memory", "model", "world", "scenes", "recording", "envs", "agents"),
-        *("training", "evaluation", "checkpoints", "text"),
+        *("training", "evaluation", "checkpoints", "text", "sources"),
     },
 }
 """Which rooms a room may import from, beside itself and the errors."""

@@ -47,6 +47,7 @@ COMMANDS = {
     "convert": Command(
         "mirage_sim.cli.convert", "bring weights of the full-size model from one layout of files to another"
     ),
+    "encode": Command("mirage_sim.cli.encode", "encode video with known cameras for training at full size"),
     "embed": Command("mirage_sim.cli.embed", "store a prompt's embedding, for machines without its encoder"),
     "results": Command("mirage_sim.cli.results", "write the tables of a document from measured results"),
 }

@@ -170,6 +170,12 @@ class HDF5Reader:
                 raise InputError(f"rows must be within the {count} observations, got {rows}")
             return np.asarray(frames[key][rows])
 
+    def intrinsics(self, episode: int | str) -> Array | None:
+        """Read the lens of an episode without its frames; float32 [3, 3], `None` where it is not known."""
+        with self._open() as file:
+            demo = self._demo(file, episode)
+            return np.asarray(demo["intrinsics"]) if "intrinsics" in demo else None
+
     def __getitem__(self, episode: int | str) -> Episode:
         """Read an episode by its place in natural order or by name."""
         with self._open() as file:
