@@ -20,9 +20,10 @@ from mirage_sim.envs.observations import as_array, observation_space
 from mirage_sim.envs.shared import shared_model
 from mirage_sim.envs.starts import FirstFrame, StartOptions, first_frame
 from mirage_sim.envs.timings import Timings
-from mirage_sim.errors import FileFormatError, InputError, StateError
+from mirage_sim.errors import FileFormatError, StateError
 from mirage_sim.geometry import check_pose, interpolate_poses
 from mirage_sim.model.images import tensor_to_frames
+from mirage_sim.model.world_model import settings_checked
 from mirage_sim.world import Segment, World, WorldState
 from mirage_sim.world.prompts import Prompts, embed_prompts
 
@@ -88,11 +89,8 @@ class ExploreCore:
         self.config, self.num_worlds = config, num_worlds
         self.model = shared_model(config.world_model, config.device)
         if config.model_settings:
-            known = vars(self.model.config)
-            unknown = sorted(set(config.model_settings) - set(known))
-            if unknown:
-                raise InputError(f"model_settings must be among {sorted(known)}, got {unknown}")
-            self.model = self.model.with_settings(**config.model_settings)
+            with settings_checked("model_settings", config.model_settings):
+                self.model = self.model.with_settings(**config.model_settings)
         self.world = World(self.model, num_worlds, memory=config.memory)
         self._prompt = None
         if config.prompt is not None:

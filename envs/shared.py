@@ -49,5 +49,6 @@ def _versions(world_model: str | Path) -> tuple[tuple[int, int], ...]:
     """Time of change and size of the model's files, which tell a folder that was written anew."""
     if str(world_model) == "embedded":
         return ()
-    paths = [Path(world_model), *sorted(Path(world_model).rglob("*"))]
+    folder = Path(world_model)  # parts of a full-size model lie in folders of their own
+    paths = [folder, *sorted(folder.glob("*")), *sorted(folder.glob("*/*"))]
     return tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.is_file())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,25 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise FileFormatError(f"{path} must hold a JSON object, got {type(values).__name__}")
     return values
+
+
+def read_config(folder: Path, kinds: Collection[str]) -> dict[str, Any]:
+    """Read the configuration of a model that is of one of some kinds.
+
+    Args:
+        folder: Where `save_pretrained` wrote.
+        kinds: `model_type` that it may have.
+
+    Returns:
+        `config.json`.
+
+    Raises:
+        FileFormatError: If it is missing, or the model is of another kind.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("model_type") not in kinds:
+        raise FileFormatError(f"{folder} must hold one of {kinds}, got {config.get('model_type')!r}")
+    return config
 
 
 def load_pretrained(loader: Any, folder: Path, dtype: torch.dtype) -> Any:

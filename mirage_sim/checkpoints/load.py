@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.generator import empty_generator
 from mirage_sim.model.packed import pack_convolutions
-from mirage_sim.model.world_model import CONFIG_FILE, WorldModel, WorldModelConfig, default_dtype, load_folder
+from mirage_sim.model.world_model import CONFIG_FILE, WorldModel, default_dtype, load_folder, settings_checked
 from mirage_sim.perception import DepthEstimator, DepthModel, Segmenter, SemanticSegmenter
 from mirage_sim.text import TextEncoder
 
@@ -93,7 +91,7 @@ def load_world_model(
             pack_convolutions(network)
         elif name == "resampler":
             pack_convolutions(model.resampler.blocks)  # the first one would round differently
-    with _settings_checked(settings):
+    with settings_checked("settings", settings):
         return model.with_settings(**settings) if settings else model
 
 
@@ -118,7 +116,7 @@ def _full_size(
     source: Path, beside: Beside, device: torch.device, dtype: torch.dtype, settings: dict[str, Any]
 ) -> WorldModel:
     checkpoint = open_checkpoint(source, beside.branch, beside.adapters)
-    with _settings_checked(settings):
+    with settings_checked("settings", settings):
         config = full_size_config(checkpoint.config, **settings)
     if not checkpoint.codec:
         raise FileFormatError(f"{source} must hold the codec, too, got {list(checkpoint.parts)}")
@@ -176,15 +174,6 @@ def _path(path: str | Path | None) -> Path | None:
 
 def _folder(path: Path) -> Path | None:
     return path if path.is_dir() else None
-
-
-@contextmanager
-def _settings_checked(settings: dict[str, Any]) -> Iterator[None]:
-    try:
-        yield
-    except TypeError as error:
-        known = [field.name for field in fields(WorldModelConfig)]
-        raise InputError(f"settings must be among {known}, got {sorted(settings)}: {error}") from error
 
 
 def _check_device(device: str | torch.device) -> torch.device:

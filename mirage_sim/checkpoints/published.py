@@ -15,11 +15,11 @@ from mirage_sim.checkpoints.codec_names import codec_names
 from mirage_sim.checkpoints.files import INDEX_ENDING, SHARD_BYTES, apart, whole_folder, write_shards
 from mirage_sim.checkpoints.names import ADAPTERS, BACKBONE, BRANCH, publish
 from mirage_sim.checkpoints.shapes import FIXED
+from mirage_sim.model.full_size import PROMPT
 
 BACKBONE_STEM = "diffusion_pytorch_model"
 BRANCH_STEM = "memory_branch"
 ADAPTERS_STEM = "lora"
-PROMPT_TOKENS = 512
 
 
 def save_official(checkpoint: Checkpoint, folder: Path, limit: int = SHARD_BYTES) -> None:
@@ -54,7 +54,7 @@ def save_official(checkpoint: Checkpoint, folder: Path, limit: int = SHARD_BYTES
             "out_dim": config.channels,
             "freq_dim": FIXED["freq_dim"],
             "eps": FIXED["eps"],
-            "text_len": PROMPT_TOKENS,
+            "text_len": PROMPT,
         }
         _write_json(temporary / "config.json", told)
         for tensors, names, stem in (

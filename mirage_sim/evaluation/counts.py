@@ -28,7 +28,7 @@ from mirage_sim.evaluation.whole_size import loaded_shape
 from mirage_sim.memory import Keyframes
 from mirage_sim.memory.config import DTYPES
 from mirage_sim.memory.entries import Entries
-from mirage_sim.model.full_size import WAN_5B, full_size_memory
+from mirage_sim.model.full_size import PROMPT, WAN_5B, full_size_memory
 from mirage_sim.model.generator import GeneratorConfig
 
 
@@ -54,7 +54,7 @@ class CountsConfig:
     lengths: tuple[int, ...] = tuple(range(1, 10))
     references: tuple[int, ...] = (0, 4)
     preceding: int = 2
-    prompt: int = 512
+    prompt: int = PROMPT
     steps: int = 20
     ranks: tuple[int, ...] = (32, 64)
 

@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,24 @@ class WorldModelConfig:
     def before(self) -> int:
         """Latent frames that a segment sees of those before it."""
         return self.preceding + self.overlap
+
+
+@contextmanager
+def settings_checked(argument: str, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Name the argument and what it may hold where settings turn out to be no fields of the config.
+
+    Args:
+        argument: Whose keys they are.
+        settings: Fields of `WorldModelConfig` that are to differ.
+
+    Raises:
+        InputError: If one is unknown.
+    """
+    try:
+        yield
+    except TypeError as error:
+        known = [item.name for item in fields(WorldModelConfig)]
+        raise InputError(f"{argument} must be among {known}, got {sorted(settings)}: {error}") from error
 
 
 def config_from_dict(values: Mapping[str, Any], kind: type[Any] = WorldModelConfig) -> Any:

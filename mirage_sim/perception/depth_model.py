@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
-from mirage_sim.errors import FileFormatError, InputError, StateError
+from mirage_sim.errors import InputError, StateError
 from mirage_sim.geometry import downsample_depth
 from mirage_sim.perception.align import align_depth
 from mirage_sim.perception.pictures import Preparation
 from mirage_sim.perception.protocol import Perceived, Seen
-from mirage_sim.pretrained import load_pretrained, read_json
+from mirage_sim.pretrained import load_pretrained, read_config
 
 KINDS = ("depth_anything", "dpt")
 _NEAR = 0.05  # metres
@@ -48,9 +48,7 @@ class DepthModel:
         Raises:
             FileFormatError: If the folder holds another kind of model, or a damaged one.
         """
-        config = read_json(folder / "config.json")
-        if config.get("model_type") not in KINDS:
-            raise FileFormatError(f"{folder} must hold one of {KINDS}, got {config.get('model_type')!r}")
+        config = read_config(folder, KINDS)
         from transformers import AutoModelForDepthEstimation
 
         self.metric = config.get("depth_estimation_type") == "metric"

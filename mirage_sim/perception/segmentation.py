@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
 
-from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.errors import InputError
 from mirage_sim.perception.pictures import Preparation
 from mirage_sim.perception.protocol import Segments
-from mirage_sim.pretrained import load_pretrained, read_json
+from mirage_sim.pretrained import load_pretrained, read_config
 
 SKY = ("sky", "sky-other-merged")
 MOVABLE = (
@@ -53,9 +53,7 @@ class SemanticSegmenter:
             FileFormatError: If the folder holds another kind of model, or a damaged one.
             InputError: If the model has no class of a name, or none of the usual ones.
         """
-        kind = read_json(folder / "config.json").get("model_type")
-        if kind not in (*SEMANTIC, *UNIVERSAL):
-            raise FileFormatError(f"{folder} must hold one of {(*SEMANTIC, *UNIVERSAL)}, got {kind!r}")
+        kind = read_config(folder, (*SEMANTIC, *UNIVERSAL))["model_type"]
         from transformers import AutoModelForSemanticSegmentation, AutoModelForUniversalSegmentation
 
         loader = AutoModelForUniversalSegmentation if kind in UNIVERSAL else AutoModelForSemanticSegmentation

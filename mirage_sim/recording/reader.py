@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import gymnasium as gym
 import h5py
 import numpy as np
 
 from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.recording.held_file import HeldFile
 from mirage_sim.recording.schema import SCHEMA_VERSION, natural_key, space_from_dict
 
 Array = np.ndarray[Any, Any]
@@ -72,13 +71,15 @@ class Episode:
         return len(self.actions)
 
 
-class HDF5Reader:
+class HDF5Reader(HeldFile):
     """Reads a recording.
 
     The file is opened for each call, so a writer may append meanwhile, and the reader can be pickled.
 
     In a `with` block it stays open, which is faster for many small reads, and shows no later episodes.
     """
+
+    content = "an HDF5 recording"
 
     def __init__(self, path: str | Path) -> None:
         """Check that the file is a recording.
@@ -90,8 +91,7 @@ class HDF5Reader:
             FileFormatError: If it is missing, no HDF5 file, damaged, no recording, or of another schema
                 version.
         """
-        self.path = Path(path)
-        self._file: h5py.File | None = None
+        super().__init__(path)
         with self._open() as file:
             self._check(file)
             self.attrs = {name: _attribute(value) for name, value in file["data"].attrs.items()}
@@ -194,40 +194,6 @@ class HDF5Reader:
         """Read one episode after the other."""
         for name in self.episodes:
             yield self[name]
-
-    def __enter__(self) -> Self:
-        """Keep the file open until the block ends."""
-        self._file = self._open_now()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the open file behind."""
-        return {**self.__dict__, "_file": None}
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[h5py.File]:
-        if self._file is not None:
-            yield self._file
-            return
-        with self._open_now() as file:
-            yield file
-
-    def _open_now(self) -> h5py.File:
-        if not self.path.is_file():
-            raise FileFormatError(f"path must be an HDF5 recording, got {self.path}, which is no file")
-        try:
-            # Without locks: a recording is whole at every moment, and some network disks have none.
-            return h5py.File(self.path, "r", locking=False)
-        except OSError as error:
-            raise FileFormatError(f"{self.path} must be a readable HDF5 file: {error}") from error
 
     def _check(self, file: h5py.File) -> None:
         version = file.attrs.get("schema_version")

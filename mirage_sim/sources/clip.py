@@ -110,6 +110,12 @@ def frame_numbers(name: str, length: int, start: int, frames: int, step: int) ->
     return numbers
 
 
+def zero_unknown(depth: Array) -> Array:
+    """Set depths to 0 that are not finite or not positive, in place; float32 [...] in metres."""
+    depth[~(np.isfinite(depth) & (depth > 0))] = 0.0
+    return depth
+
+
 def upright(cam2world: Array) -> Array:
     """Turn a world of unknown direction so that its z axis points up.
 

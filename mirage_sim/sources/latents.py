@@ -14,14 +14,11 @@ keeps a cell if nothing movable is seen there in any of them.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote, unquote
 
 import h5py
@@ -29,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.recording.held_file import HeldFile
 
 FORMAT = "mirage_sim latents"
 SCHEMA_VERSION = 1
@@ -114,12 +112,14 @@ class EncodedClip:
     intrinsics: Tensor
 
 
-class LatentFile:
+class LatentFile(HeldFile):
     """Reads encoded clips, in the order of their names.
 
     The file is opened for each call, and the reader can be pickled. In a `with` block it stays open, which is
     faster for many small reads, and shows no later clips.
     """
+
+    content = "a file of latents"
 
     def __init__(self, path: str | Path) -> None:
         """Check that the file holds latents; `open_latents` also checks of which codec.
@@ -130,8 +130,7 @@ class LatentFile:
         Raises:
             FileFormatError: If it is missing, damaged, or of another kind or version.
         """
-        self.path = Path(path)
-        self._file: h5py.File | None = None
+        super().__init__(path)
         with self._open() as file:
             told = (_text(file.attrs.get("format")), file.attrs.get("schema_version"))
             if told != (FORMAT, SCHEMA_VERSION) or not isinstance(file.get("data"), h5py.Group):
@@ -176,23 +175,6 @@ class LatentFile:
             except (KeyError, OSError, TypeError, ValueError) as error:
                 raise FileFormatError(f"{self.path} has a damaged clip {key}: {error}") from error
 
-    def __enter__(self) -> Self:
-        """Keep the file open until the block ends."""
-        self._file = self._open_now()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the open file behind."""
-        return {**self.__dict__, "_file": None}
-
     def _read(self, key: str, group: h5py.Group) -> EncodedClip:
         parts = {name: torch.from_numpy(group[name][()]) for name in group}
         wanted = self.settings.latent_shape
@@ -208,23 +190,6 @@ class LatentFile:
             cam2world=parts["cam2world"],
             intrinsics=parts["intrinsics"],
         )
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[h5py.File]:
-        if self._file is not None:
-            yield self._file
-            return
-        with self._open_now() as file:
-            yield file
-
-    def _open_now(self) -> h5py.File:
-        if not self.path.is_file():
-            raise FileFormatError(f"path must be a file of latents, got {self.path}, which is no file")
-        try:
-            # Without locks: the file is whole at every moment, also while clips are added to it.
-            return h5py.File(self.path, "r", locking=False)
-        except OSError as error:
-            raise FileFormatError(f"{self.path} must be a readable HDF5 file: {error}") from error
 
 
 def open_latents(path: str | Path, codec_hash: str) -> LatentFile:

@@ -8,7 +8,7 @@ import numpy as np
 
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.recording import HDF5Reader
-from mirage_sim.sources.clip import Array, PosedClip, frame_numbers
+from mirage_sim.sources.clip import Array, PosedClip, frame_numbers, zero_unknown
 
 ENDINGS = (".h5", ".hdf5")
 
@@ -111,8 +111,7 @@ class RecordingsSource:
 
 def _spread(depth: Array, pictures: Array, path: Path) -> Array:
     """Bring depth [F, h, w] to the size of the pictures; unknown depth becomes 0."""
-    depth = depth.astype(np.float32).reshape(*depth.shape[:3])
-    depth[~(np.isfinite(depth) & (depth > 0))] = 0.0
+    depth = zero_unknown(depth.astype(np.float32).reshape(*depth.shape[:3]))
     (height, width), (rows, columns) = pictures.shape[1:3], depth.shape[1:]
     if height % rows or width % columns:
         raise FileFormatError(

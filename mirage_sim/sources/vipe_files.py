@@ -11,14 +11,12 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mirage_sim.errors import FileFormatError, MissingExtraError
-
-Array = np.ndarray[Any, Any]
+from mirage_sim.sources.clip import Array, zero_unknown
 
 
 def read_table(path: Path, shape: tuple[int, ...]) -> Array:
@@ -70,9 +68,7 @@ def read_depth(path: Path, numbers: range) -> Array:
         image = library.File(io.BytesIO(content), separate_channels=True)
         return np.asarray(image.channels()["Z"].pixels, dtype=np.float32)
 
-    depth = _read_images(path, numbers, "exr", decode)
-    depth[~(np.isfinite(depth) & (depth > 0))] = 0.0
-    return depth
+    return zero_unknown(_read_images(path, numbers, "exr", decode))
 
 
 def read_instances(path: Path, numbers: range) -> Array:

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from mirage_sim.memory import MemoryRead, References
+from mirage_sim.memory import MemoryRead
 from mirage_sim.model.condition import build_condition, motion_context, published_condition
 from mirage_sim.model.sampler import flow_start, sample, start_fraction
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.perception.protocol import Seen
+from mirage_sim.world.references import ReferenceGroups
 from mirage_sim.world.state import Context
-
-ReferenceGroups = Sequence[tuple[Tensor, Tensor | None]]
-
-
-def group_references(references: References, index: Tensor) -> ReferenceGroups:
-    """Group worlds by their number of references, so that none attends to another's padding.
-
-    Args:
-        references: What the memory chose for all worlds.
-        index: Worlds [b] that go on.
-
-    Returns:
-        Pairs of rows of `index` and their references [b', R', C, h, w], or `None` for none.
-    """
-    found = references.valid[index].sum(dim=1)  # [b]
-    groups: list[tuple[Tensor, Tensor | None]] = []
-    for number in sorted(set(found.tolist())):
-        rows = (found == number).nonzero().flatten()
-        chosen = index[rows]
-        kept = references.views[chosen[:, None], references.index[chosen, :number]].float()
-        groups.append((rows, kept if number else None))  # [b', R', C, h, w]
-    return groups
 
 
 @torch.inference_mode()

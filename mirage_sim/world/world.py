@@ -27,18 +27,14 @@ from mirage_sim.model.images import frames_to_tensor, tensor_to_frames
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world.clock import Clock
 from mirage_sim.world.config import WorldConfig
-from mirage_sim.world.imagine import (
-    ReferenceGroups,
-    group_references,
-    imagine,
-    perceive_depth,
-    sequence_cameras,
-)
+from mirage_sim.world.imagine import imagine, perceive_depth, sequence_cameras
 from mirage_sim.world.noise import worlds_noise
 from mirage_sim.world.prompts import Prompts, embed_prompts
+from mirage_sim.world.references import choose_references
 from mirage_sim.world.segment import Segment
 from mirage_sim.world.start import check_start
 from mirage_sim.world.state import Context, WorldState
+from mirage_sim.world.update import update
 from mirage_sim.world.views import Views, among_all, spread_views, view_geometry
 
 Array = np.ndarray[Any, Any]
@@ -190,7 +186,8 @@ class World:
         target = slice(self.model.config.overlap, self.model.config.overlap + self.segment_length)
         views, read = cameras.frames(target), known.frames(target)
         geometry = view_geometry(self.model.config.memory, read, *views.of(index))
-        references = self._references(views, index)
+        settings, hw = self.model.config, self.model.latent_hw
+        references = choose_references(self.memory, self.config, settings.references, views, hw, index)
         noise = worlds_noise([self.seeds[row] for row in index.tolist()], poses, self.model.latent_shape)
         latents = imagine(self.model, shown, poses, geometry, context, references, noise.to(self.device))
         clock.lap("generate")
@@ -341,15 +338,6 @@ class World:
         lens[index] = self._context.intrinsics[index]
         return spread_views(poses, lens, index, self.model.codec.spatial_stride)
 
-    def _references(self, views: Views, index: Tensor) -> ReferenceGroups:
-        """References of the chosen worlds, see `group_references`."""
-        if not self.config.memory or self.model.config.references == 0:
-            return [(torch.arange(len(index), device=self.device), None)]
-        camera = (views.cam2world[:, -1], views.intrinsics[:, -1], self.model.latent_hw)
-        overlap = (self.config.reference_voxel, self.config.reference_overlap)
-        found = self.memory.references(*camera, self.model.config.references, *overlap)
-        return group_references(found, index)
-
     def _spatial_memory(self, num_worlds: int) -> Memory:
         return SpatialMemory(self.model.config.memory, num_worlds, self.device)
 
@@ -385,17 +373,9 @@ class World:
         whole = partial(among_all, index=index, worlds=self.num_worlds)
         new_area = torch.zeros(self.num_worlds, device=self.device)
         if self.config.memory:
-            settings = self.model.config.memory
-            finer = read.log_scale > settings.refine_log_scale
-            keep = trusted & (~read.mask | finer) if settings.fuse else trusted
-            written = (whole(latents), whole(depth), *views, whole(keep), chosen, whole(~read.mask))
-            shown, shown_depth = seen if seen is not None else (made, None)
-            pixels = (
-                whole(shown) if shown is not None and self.memory.wants_frames else None,
-                whole(shown_depth) if shown_depth is not None else None,
-            )
-            report = self.memory.write(*written, *pixels)
-            new_area = report.new_area
+            shown = seen if seen is not None else (made, None)
+            memory = self.model.config.memory
+            new_area = update(self.memory, memory, latents, read, depth, trusted, views, chosen, shown)
         clock.lap("write")
         pictures = None
         if made is not None and decode:
