@@ -15,6 +15,7 @@ from mirage_sim.checkpoints.folder import holds_checkpoint, open_checkpoint
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.generator import empty_generator
+from mirage_sim.model.offload import check_offload, offload_generator
 from mirage_sim.model.packed import pack_convolutions
 from mirage_sim.model.world_model import CONFIG_FILE, WorldModel, default_dtype, load_folder, settings_checked
 from mirage_sim.perception import DepthEstimator, DepthModel, Segmenter, SemanticSegmenter
@@ -34,6 +35,8 @@ def load_world_model(
     segmenter: str | Path | Segmenter | None = None,
     tiling: bool = False,
     attention: str | None = None,
+    compiled: bool = False,
+    offload: str | None = None,
     **settings: Any,
 ) -> WorldModel:
     """Load a world model, ready to generate.
@@ -51,6 +54,10 @@ def load_world_model(
             `segmenter` in the model's folder if `None` and it is there.
         tiling: Whether full-size pictures are encoded and decoded in tiles, for smaller cards.
         attention: How full-size attention is computed, see `Generator.set_attention`; `None`: by PyTorch.
+        compiled: Whether the blocks of the full-size generator are compiled by `torch.compile`: faster, after
+            a first pass of every length that takes minutes.
+        offload: What of full-size weights waits in the host's memory, see `model/offload.py`: "networks",
+            "blocks" or nothing.
         settings: Fields of `WorldModelConfig` that are to differ, such as `height` or `segment_length`.
 
     Returns:
@@ -72,16 +79,19 @@ def load_world_model(
         raise FileFormatError(f"name_or_folder must hold {CONFIG_FILE} or full-size weights, got {folder}")
     else:
         beside = Beside(_path(branch), _path(adapters), depth, segmenter)
-        model = _full_size(folder, beside, target, large, settings)
+        model = _full_size(folder, beside, target, large, offload, settings)
+        if compiled:
+            model.generator.compile_blocks()
         if tiling:
             model.codec.autoencoder.enable_tiling()
         if attention is not None:
             model.generator.set_attention(attention)
         return model
-    if tiling or any(part is not None for part in (branch, adapters, depth, segmenter, attention)):
+    beside_only = (branch, adapters, depth, segmenter, attention, offload)
+    if tiling or compiled or any(part is not None for part in beside_only):
         raise InputError(
-            "branch, adapters, depth, segmenter, tiling and attention must be left out but for full-size "
-            f"weights, got one with {name_or_folder}"
+            "branch, adapters, depth, segmenter, tiling, attention, compiled and offload must be left out "
+            f"but for full-size weights, got one with {name_or_folder}"
         )
     model.requires_grad_(False).eval().to(target)
     model.cast(large)
@@ -113,7 +123,12 @@ class Beside:
 
 
 def _full_size(
-    source: Path, beside: Beside, device: torch.device, dtype: torch.dtype, settings: dict[str, Any]
+    source: Path,
+    beside: Beside,
+    device: torch.device,
+    dtype: torch.dtype,
+    waiting: str | None,
+    settings: dict[str, Any],
 ) -> WorldModel:
     checkpoint = open_checkpoint(source, beside.branch, beside.adapters)
     with settings_checked("settings", settings):
@@ -127,20 +142,25 @@ def _full_size(
             f"depth must be the folder of a depth estimator, or {home / DEPTH_FOLDER} must be one: without "
             "depth nothing can be remembered"
         )
-    if device.type == "cuda":
+    check_offload(waiting, device)
+    if device.type == "cuda" and waiting != "blocks":
         check_room(weight_bytes(checkpoint, dtype), torch.cuda.mem_get_info(device)[0])
     segmenter = beside.segmenter or _folder(home / SEGMENTER_FOLDER)
     text = _folder(home / TEXT_FOLDER)
+    codec = build_codec(checkpoint, device, dtype).requires_grad_(False).eval()
+    generator = build_generator(checkpoint, device if waiting is None else torch.device("cpu"), dtype)
     model = WorldModel(
         config,
-        build_codec(checkpoint, device, dtype),
-        build_generator(checkpoint, device, dtype),
+        codec,
+        generator.requires_grad_(False).eval(),
         DepthModel(Path(depth), device) if isinstance(depth, str | Path) else depth,
         SemanticSegmenter(Path(segmenter), device) if isinstance(segmenter, str | Path) else segmenter,
         TextEncoder(home, device, dtype, config.prompt_tokens) if text is not None else None,
     )
+    if waiting is not None:
+        offload_generator(generator, codec, device, waiting)
     model.weights_hash = checkpoint.digest()
-    return model.requires_grad_(False).eval()
+    return model.eval()
 
 
 def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:

@@ -16,11 +16,13 @@ from mirage_sim.evaluation.memory_report import memory_table, plot_memory
 from mirage_sim.evaluation.methods import LABELS
 from mirage_sim.evaluation.options import add_model_options, add_out_option, finish, load_model
 from mirage_sim.evaluation.read_bench import ReadBenchConfig, bench_read, read_table
+from mirage_sim.evaluation.size_bench import SizeBenchConfig, bench_size, size_table
 from mirage_sim.evaluation.step_bench import StepBenchConfig, bench_step, step_table
+from mirage_sim.model.offload import KINDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `step`, `read`, `memory` and `counts`.
+    """Add `step`, `read`, `memory`, `counts` and `full-size`.
 
     Args:
         parser: Of `mirage-sim bench`.
@@ -84,7 +86,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     counts.add_argument(
         "--steps", type=int, default=CountsConfig.steps, help="passes of a step (default: %(default)s)"
     )
-    for each in (step, read, memory, counts):
+    size = kinds.add_parser("full-size", help="whole steps at full size with random weights, on a GPU")
+    add_out_option(size, "bench-full-size")
+    told = SizeBenchConfig
+    size.add_argument("--device", default=told.device, help="(default: %(default)s)")
+    for name, default, what in (
+        ("--lengths", told.lengths, "latent frames of a step"),
+        ("--steps", told.steps, "passes of a step"),
+    ):
+        size.add_argument(
+            name, type=int, nargs="+", default=list(default), help=f"{what} (default: %(default)s)"
+        )
+    size.add_argument("--size", type=int, nargs=2, default=list(told.size), help="rows and columns")
+    size.add_argument("--chunks", type=int, default=told.chunks, help="steps (default: %(default)s)")
+    size.add_argument("--compile", action="store_true", help="compile the blocks")
+    size.add_argument("--offload", choices=KINDS, help="weights that wait in the host's memory")
+    size.add_argument("--tiling", action="store_true", help="decode in tiles")
+    size.add_argument("--attention", default=told.attention, help="back end of diffusers")
+    size.add_argument("--seed", type=int, default=0, help="of weights and noise (default: %(default)s)")
+    for each in (step, read, memory, counts, size):
         each.add_argument("--threads", type=int, help="threads of torch (default: as it finds the machine)")
 
 
@@ -125,13 +145,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             args.index,
             args.seed,
             args.encode_frames,
-            args.device,
         )
         needed = load_model(args) if args.preset == "embedded" else None
         result = bench_memory(needed, chunks)
         result["files"] = [str(plot_memory(result, args.out / "memory.png"))]
         return finish(
             "bench memory", args, chunks, needed, result, memory_table(result), time.perf_counter() - began
+        )
+    if args.bench == "full-size":
+        sizes = SizeBenchConfig(
+            lengths=tuple(args.lengths),
+            steps=tuple(args.steps),
+            size=tuple(args.size),
+            chunks=args.chunks,
+            compiled=args.compile,
+            offload=args.offload,
+            tiling=args.tiling,
+            attention=args.attention,
+            device=args.device,
+            seed=args.seed,
+        )
+        result = bench_size(sizes)
+        return finish(
+            "bench full-size", args, sizes, None, result, size_table(result), time.perf_counter() - began
         )
     steps = StepBenchConfig(args.steps, args.warm_up, args.vector, args.seed)
     model = load_model(args)

@@ -25,7 +25,7 @@ class PassShape:
         references: Clean latent frames of earlier views.
         tokens: Tokens of a latent frame.
         prompt: Tokens of the context.
-        branch: Whether the memory branch runs, over the target's frames.
+        branch: Whether the memory branch runs, over target and preceding.
     """
 
     target: int
@@ -120,11 +120,12 @@ def generator_flops(config: GeneratorConfig, shape: PassShape) -> Flops:
     if not shape.branch:
         return flops
     layers = _branch_layers(config)
+    hinted = (shape.target + shape.preceding) * shape.tokens
     around = Flops(
-        linear=2 * target * width * width * (1 + layers),
-        convolution=2 * target * config.condition_channels * patch * width,
+        linear=2 * hinted * width * width * (1 + layers),
+        convolution=2 * hinted * config.condition_channels * patch * width,
     )
-    return flops + around + _block_flops(config, target, shape.prompt) * layers
+    return flops + around + _block_flops(config, hinted, shape.prompt) * layers
 
 
 def text_flops(shape: TextShape, prompt: int) -> Flops:

@@ -116,7 +116,7 @@ def one_pass(generator: Generator, shape: PassShape, cells: tuple[int, int]) -> 
             _empty(1, shape.prompt, config.context_dim),
             frames(shape.preceding, config.channels),
             frames(shape.references, config.channels),
-            frames(shape.target, config.condition_channels) if shape.branch else None,
+            frames(shape.target + shape.preceding, config.condition_channels) if shape.branch else None,
         )
         return velocity
 

@@ -1,7 +1,7 @@
 """Memory benchmark: what a chunk costs with every way to remember, and how much it holds.
 
-With the embedded model the whole step is timed. At the full size the network is too large for most machines,
-so there the conditioning path stands alone: from the memory to what the network would be given.
+With the embedded model the whole step is timed. At the full size the conditioning path stands alone, from the
+memory to what the network would be given; `size_bench` times all of it on a GPU.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,13 +25,11 @@ from mirage_sim.evaluation.full_size import (
 from mirage_sim.evaluation.methods import LABELS, check_names, make_method
 from mirage_sim.evaluation.report import Aim
 from mirage_sim.evaluation.walk import laps
-from mirage_sim.evaluation.whole_size import random_generator, whole_chunks
-from mirage_sim.model.full_size import WAN_5B
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.scenes import Scene, first_seeds, make_scene
 
-PRESETS = ("embedded", "full-size", "full-size-whole")
-NO_TIME = ("cache_mib", "entries_mib", "entries", "peak_mib")
+PRESETS = ("embedded", "full-size")
+NO_TIME = ("cache_mib", "entries_mib", "entries")
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,7 @@ class MemoryBenchConfig:
     """What is timed.
 
     Attributes:
-        preset: "embedded" (the whole step), "full-size" (704x1280, the conditioning path alone) or
-            "full-size-whole" (all of it with the latent memory and random weights, for a GPU).
+        preset: "embedded" (the whole step) or "full-size" (704x1280, the conditioning path alone).
         methods: Names of the methods, see `LABELS`.
         chunks: Chunks of 32 frames.
         one_place: Chunks after which the way is gone back, and on and on; 0 for a way without end.
@@ -49,7 +45,6 @@ class MemoryBenchConfig:
         seed: Decides the way and the noise.
         encode_frames: Frames of a chunk's 33 that the full-size codec encodes, 1 + 4k; the time is scaled up
             to all of them. 0 encodes none.
-        device: Where the whole of the full size runs.
     """
 
     preset: str = "embedded"
@@ -59,7 +54,6 @@ class MemoryBenchConfig:
     index: int = 0
     seed: int = 0
     encode_frames: int = 33
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Check names and sizes."""
@@ -96,11 +90,6 @@ def bench_memory(model: WorldModel | None, config: MemoryBenchConfig) -> dict[st
             told = {
                 n: full_size_chunks(n, scene, way, codec, encoding, shape, config.seed) for n in remembering
             }
-        elif config.preset == "full-size-whole":
-            way, device = plan_way(scene, config, Shape.latent_frames), torch.device(config.device)
-            generator = random_generator(WAN_5B, device, config.seed)
-            decoder = full_size_codec().to(device)
-            told = {"latent": whole_chunks(scene, way, generator, decoder, seed=config.seed)}
         elif model is None:
             raise InputError("model must be given for the embedded preset, got none")
         else:

@@ -111,6 +111,11 @@ class Generator(nn.Module):
         except (ValueError, RuntimeError, ImportError) as error:
             raise InputError(f"attention must be a back end that works here, got {error}") from error
 
+    def compile_blocks(self) -> None:
+        """Compile the blocks of backbone and branch, in place; the first pass of every length is slow."""
+        for block in (*self.backbone.blocks, *self.branch.blocks):
+            block.compile()
+
     def token_grid(self, hw: tuple[int, int]) -> tuple[int, int]:
         """Tokens per column and row of a latent frame of `hw` cells."""
         rows, columns = self.config.patch_hw

@@ -115,6 +115,24 @@ def test_tiles_larger_than_the_picture_change_nothing_and_smaller_ones_little(fo
     assert 0 < float((pieces - whole).abs().mean()) < 0.2 * float(whole.std())
 
 
+@pytest.mark.slow
+def test_compiled_blocks_compute_the_same(folder):
+    plain, compiled = (load_world_model(folder, dtype=FLOAT, compiled=c, **SMALL) for c in (False, True))
+    config = plain.config.generator
+    rng = torch.Generator().manual_seed(0)
+    target = torch.randn(1, 2, config.channels, 4, 6, generator=rng)
+    context = torch.randn(1, 3, config.context_dim, generator=rng)
+    first, second = (m.generator(target, torch.ones(1, 2, 2, 3), context) for m in (plain, compiled))
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
+def test_offload_is_refused_where_it_is_of_no_use(folder):
+    with pytest.raises(InputError, match="offload must be None but for a CUDA device"):
+        load_world_model(folder, offload="blocks", **SMALL)
+    with pytest.raises(InputError, match="offload must be None or one of"):
+        load_world_model(folder, offload="disk", **SMALL)
+
+
 def test_attention_is_computed_as_asked_for_in_backbone_and_branch(folder):
     plain, other = (
         load_world_model(folder, dtype=FLOAT, attention=name, **SMALL) for name in (None, "_native_math")

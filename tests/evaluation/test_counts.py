@@ -108,11 +108,11 @@ def test_a_full_pass_agrees_with_the_formulas() -> None:
     shape = PassShape(9, 2, 4, 880, 512, True)
     rows, matrix = count_passes(loaded_shape(WAN_5B), [shape], (44, 80))
     assert rows[0]["counted"] == rows[0]["formula"] == generator_flops(WAN_5B, shape).as_dict()
-    assert 233e12 < rows[0]["formula"]["total"] < 234e12
+    assert 247e12 < rows[0]["formula"]["total"] < 248e12
     # The worst moment is in a feed-forward layer: all hints wait for their blocks, every token has its own
     # modulation in 16 and in 32 bit, and the hidden layer is there before and after its activation.
     wide, hidden = 13200 * 3072, 13200 * 14336
-    by_hand = 15 * 2 * 7920 * 3072 + (2 + 4) * 6 * wide + 2 * 2 * hidden + 5 * 2 * wide
+    by_hand = 15 * 2 * 9680 * 3072 + (2 + 4) * 6 * wide + 2 * 2 * hidden + 5 * 2 * wide
     assert 0.98 < by_hand / rows[0]["peak_bytes"] < 1.0
     # Self-attention of 13,200 tokens over 24 heads: the matrix alone has 16.7 GB in 32 bit.
     assert rows[0]["peak_bytes"] < 4 * 24 * 13200**2 < matrix

@@ -19,14 +19,9 @@ from mirage_sim.evaluation.full_size import (
 )
 from mirage_sim.evaluation.memory_bench import MemoryBenchConfig, bench_memory, plan_way
 from mirage_sim.evaluation.memory_report import memory_table, plot_memory
-from mirage_sim.evaluation.whole_size import random_generator, whole_chunks
 from mirage_sim.model.codec import WanCodec
-from mirage_sim.model.condition import condition_channels
-from mirage_sim.model.full_size import WAN_5B
-from mirage_sim.model.generator import Generator, GeneratorConfig
-from mirage_sim.model.sampler import SamplerConfig
 from mirage_sim.scenes import SPLITS, make_scene
-from tests.models import tiny_world_model, wan22_autoencoder
+from tests.models import tiny_world_model
 
 SMALL = Shape(32, 64, 8, 2)
 
@@ -105,30 +100,6 @@ def test_the_embedded_preset_times_whole_steps(tmp_path: Path, monkeypatch: pyte
     assert set(result["ratios"]) == {"none"}
     assert "latent memory, chunk 1" in memory_table(result)
     assert plot_memory(result, tmp_path / "memory.png").stat().st_size > 1000
-
-
-def test_a_whole_chunk_runs_at_a_small_shape() -> None:
-    shape = GeneratorConfig(4, condition_channels(4), 2, 12, 2, 32, 16, (1, 2, 2), 2)
-    generator = random_generator(shape, torch.device("cpu"))
-    autoencoder = wan22_autoencoder(4, 4, [True, True], [0.0] * 4, [1.0] * 4).requires_grad_(False)
-    codec = WanCodec(autoencoder.to(torch.bfloat16).eval())
-    with make_scene(SPLITS["test"][0]) as scene:
-        way = plan_way(scene, MemoryBenchConfig(chunks=2), SMALL.latent_frames)
-        chunks = list(whole_chunks(scene, way, generator, codec, SMALL, SamplerConfig(2, 5.0, "unipc", 1.0)))
-    assert len(chunks) == 2
-    for chunk in chunks:
-        parts = [chunk[part] for part in ("condition", "generate", "update", "show")]
-        assert min(parts) > 0
-        assert chunk["total"] == pytest.approx(sum(parts))
-        assert chunk["peak_mib"] == 0.0
-    assert chunks[1]["entries"] >= chunks[0]["entries"] > 0
-
-
-def test_the_whole_size_is_that_of_the_paper() -> None:
-    with torch.device("meta"):
-        generator = Generator(WAN_5B)
-    assert round(sum(p.numel() for p in generator.backbone.parameters()) / 1e9, 1) == 5.0
-    assert generator.branch.places == tuple(range(0, 30, 2))
 
 
 def test_bad_settings_are_refused() -> None:

@@ -1,0 +1,168 @@
+"""Size benchmark: whole steps at full size with random weights on a GPU, their seconds and peak memory.
+
+Beside what was measured stand the operations that the network needs, counted by formulas, and two floors: the
+time that they take at the card's published peak and at the rate of a large product measured in the same run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from mirage_sim.errors import InputError
+from mirage_sim.evaluation.counts_cards import CARDS
+from mirage_sim.evaluation.counts_formulas import PassShape, generator_flops
+from mirage_sim.evaluation.full_size import full_size_codec
+from mirage_sim.evaluation.published import SECONDS_PER_FRAME
+from mirage_sim.evaluation.report import format_table, show
+from mirage_sim.evaluation.whole_size import random_generator, whole_chunks
+from mirage_sim.model.full_size import CHUNK, PRECEDING, PROMPT, PUBLISHED_SAMPLER, WAN_5B
+from mirage_sim.model.generator import Generator, GeneratorConfig
+from mirage_sim.model.offload import check_offload, offload_generator
+from mirage_sim.model.sampler import SamplerConfig
+
+PARTS = ("condition", "generate", "update", "show")
+
+
+@dataclass(frozen=True)
+class SizeBenchConfig:
+    """What is timed.
+
+    Attributes:
+        lengths: Latent frames of a step; each is four pictures.
+        steps: Passes of a step.
+        size: Rows and columns of a picture.
+        chunks: Steps of a world; the first is left out of the figures.
+        compiled: Whether the blocks are compiled.
+        offload: What waits in the host's memory, see `model/offload.py`.
+        tiling: Whether pictures are decoded in tiles.
+        attention: See `Generator.set_attention`; "native": by PyTorch.
+        device: Where it runs.
+        seed: Of weights and noise.
+        generator: Shape of the network.
+    """
+
+    lengths: tuple[int, ...] = (CHUNK,)
+    steps: tuple[int, ...] = (PUBLISHED_SAMPLER.steps,)
+    size: tuple[int, int] = (704, 1280)
+    chunks: int = 4
+    compiled: bool = False
+    offload: str | None = None
+    tiling: bool = False
+    attention: str = "native"
+    device: str = "cuda"
+    seed: int = 0
+    generator: GeneratorConfig = field(default_factory=lambda: WAN_5B)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not self.lengths or not self.steps or min(*self.lengths, *self.steps) < 1:
+            raise InputError(f"lengths and steps must be at least 1, got {self.lengths} and {self.steps}")
+        if self.chunks < 2:
+            raise InputError(f"chunks must be at least 2, the first being left out, got {self.chunks}")
+        check_offload(self.offload, torch.device(self.device))
+
+
+def bench_size(config: SizeBenchConfig) -> dict[str, Any]:
+    """Time whole steps.
+
+    Args:
+        config: What is timed.
+
+    Returns:
+        `rows`, one for every length and number of passes: `length`, `steps`, `references` that were seen;
+        seconds a picture by part and in `total` (medians over the chunks but the first), `first` of the
+        first chunk, `peak_mib`, `flop` of the passes of a step, their `rate`, and `floor_published` and
+        `floor_measured` in seconds a picture; `product_rate`, operations a second of a large product,
+        `published_peak`, 0 if unknown, and `published`, seconds a picture published for the method.
+
+    Raises:
+        InputError: If the device is not there, or a setting does not work on it.
+    """
+    device = torch.device(config.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device must be one that this machine has, got {config.device!r}")
+    generator = random_generator(config.generator, device, config.seed)
+    codec = full_size_codec().to(device).requires_grad_(False).eval()
+    generator.set_attention(config.attention)
+    rate = product_rate(device)
+    if config.tiling:
+        codec.autoencoder.enable_tiling()
+    if config.offload is not None:
+        offload_generator(generator, codec, device, config.offload)
+    if config.compiled:
+        generator.compile_blocks()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    peak = next((card.tflops * 1e12 for card in CARDS if card.name.split()[0] in name), 0.0)
+    published = SECONDS_PER_FRAME["Mirage"][-1]
+    rows = []
+    for length in config.lengths:
+        for steps in config.steps:
+            sampler = SamplerConfig(**vars(PUBLISHED_SAMPLER) | {"steps": steps})
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            timed = whole_chunks(generator, codec, config.chunks, config.size, length, sampler, config.seed)
+            label = f"{length} frames, {steps} passes"
+            chunks = list(tqdm(timed, total=config.chunks, desc=label, unit="chunk", disable=None))
+            pictures = length * codec.temporal_stride
+            references = round(median(each["references"] for each in chunks[1:]))
+            flop = steps * _pass_flop(generator, config.size, codec.spatial_stride, length, references)
+            row: dict[str, float] = {"length": length, "steps": steps, "first": chunks[0]["total"]}
+            row |= {"references": references}
+            row |= {part: median(each[part] for each in chunks[1:]) for part in (*PARTS, "total")}
+            row |= {"peak_mib": chunks[-1]["peak_mib"], "flop": flop}
+            row["rate"] = flop / pictures / row["generate"]
+            row["floor_measured"] = flop / rate / pictures
+            row["floor_published"] = flop / peak / pictures if peak else 0.0
+            rows.append(row)
+    return {"rows": rows, "product_rate": rate, "published_peak": peak, "aims": [], "published": published}
+
+
+def product_rate(device: torch.device, size: int = 8192, repeats: int = 20) -> float:
+    """Operations a second of a product of two large matrices in bfloat16, the median of some runs."""
+    size = size if device.type == "cuda" else 512
+    left, right = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
+    taken = []
+    for _ in range(repeats + 3):
+        began = _now(device)
+        left @ right
+        taken.append(_now(device) - began)
+    return 2.0 * size**3 / median(taken[3:])
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _pass_flop(generator: Generator, size: tuple[int, int], stride: int, length: int, references: int) -> int:
+    """Operations of a pass over what a step adds, the frame that overlaps, references and preceding."""
+    rows, columns = generator.token_grid((size[0] // stride, size[1] // stride))
+    whole = PassShape(length + 1, PRECEDING, references, rows * columns, PROMPT, True)
+    return generator_flops(generator.config, whole).total
+
+
+def size_table(result: Mapping[str, Any]) -> str:
+    """Lay out the figures of `bench_size`."""
+    header, rows = size_rows(result)
+    return format_table(rows, header)
+
+
+def size_rows(result: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Header and rows: seconds a picture and peak memory by length and passes."""
+    rows = []
+    for row in result["rows"]:
+        cells = [show(row[part], 3) for part in (*PARTS, "total")]
+        cells += [show(row["floor_measured"], 3), show(row["floor_published"], 3)]
+        cells += [show(row["rate"] / 1e12, 0), show(row["peak_mib"] / 1024, 1)]
+        rows.append((f"{row['length']} latent frames, {row['steps']} passes", cells))
+    header = [*(f"{part}, s a picture" for part in (*PARTS, "total"))]
+    header += ["floor of the passes by the measured product", "by the published peak"]
+    return [*header, "TFLOP/s of the passes", "peak, GiB"], rows
