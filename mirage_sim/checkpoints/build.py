@@ -21,6 +21,7 @@ from mirage_sim.model.lora import ADAPTER, LoRAConfig, add_lora
 from mirage_sim.model.world_model import default_dtype, stays_float32
 
 POSITIONS = 1024
+_ADAPTER_HALF = re.compile(rf"(.+)\.lora_([AB])\.{ADAPTER}\.weight")
 
 
 def build_generator(
@@ -97,15 +98,13 @@ def checkpoint_of(generator: Generator, codec: WanCodec | None = None) -> Checkp
         The checkpoint; it shares memory with the networks, but for adapters whose scale is not 1: published
         files cannot tell it, so it goes into their second half.
     """
-    backbone, adapters = {}, {}
-    for name, tensor in generator.backbone.state_dict().items():
-        found = re.fullmatch(rf"(.+)\.lora_([AB])\.{ADAPTER}\.weight", name)
-        if found is None:
-            backbone[name.replace(".base_layer.", ".")] = tensor
-            continue
-        layer = generator.backbone.get_submodule(found[1])
-        scale = layer.scaling[ADAPTER] if found[2] == "B" else 1.0
-        adapters[f"{found[1]}.lora_{found[2]}.weight"] = tensor if scale == 1.0 else tensor * scale
+    state = generator.backbone.state_dict()
+    adapters = published_scale(generator, state)
+    backbone = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in state.items()
+        if _ADAPTER_HALF.fullmatch(name) is None
+    }
     parts = {"backbone": backbone, "branch": generator.branch.state_dict(), "adapters": adapters}
     if codec is None:
         return Checkpoint(generator.config, **parts)
@@ -115,6 +114,26 @@ def checkpoint_of(generator: Generator, codec: WanCodec | None = None) -> Checkp
         codec=codec.autoencoder.state_dict(),
         codec_config=codec_arguments(codec.autoencoder.config),
     )
+
+
+def published_scale(generator: Generator, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pick adapters, with their scale in their second half.
+
+    Args:
+        generator: Tells the scales.
+        tensors: By the names of the generator or its backbone; others are left out.
+
+    Returns:
+        Both halves as `<module of the backbone>.lora_A.weight`, see `Checkpoint`.
+    """
+    adapters = {}
+    for name, tensor in tensors.items():
+        found = _ADAPTER_HALF.fullmatch(name.removeprefix("backbone."))
+        if found is not None:
+            layer = generator.backbone.get_submodule(found[1])
+            scale = layer.scaling[ADAPTER] if found[2] == "B" else 1.0
+            adapters[f"{found[1]}.lora_{found[2]}.weight"] = tensor if scale == 1.0 else tensor * scale
+    return adapters
 
 
 def _placed(tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:

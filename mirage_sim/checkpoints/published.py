@@ -6,15 +6,21 @@ Source: layout of the published Wan2.2-TI2V-5B folder.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from mirage_sim.checkpoints.checkpoint import OFFICIAL_CODECS, Checkpoint
 from mirage_sim.checkpoints.codec_names import codec_names
 from mirage_sim.checkpoints.files import INDEX_ENDING, SHARD_BYTES, apart, whole_folder, write_shards
-from mirage_sim.checkpoints.names import ADAPTERS, BACKBONE, BRANCH, publish
+from mirage_sim.checkpoints.names import ADAPTERS, BACKBONE, BRANCH, Names, publish
 from mirage_sim.checkpoints.shapes import FIXED
+from mirage_sim.errors import InputError
 from mirage_sim.model.full_size import PROMPT
 
 BACKBONE_STEM = "diffusion_pytorch_model"
@@ -69,6 +75,27 @@ def save_official(checkpoint: Checkpoint, folder: Path, limit: int = SHARD_BYTES
             published = publish(checkpoint.codec, codec_names(*depth))
             # Where official code looks for it, and in the kind of file that it reads.
             torch.save(apart(published), temporary / OFFICIAL_CODECS[0])
+
+
+def save_part(tensors: Mapping[str, Tensor], names: Names, path: Path) -> None:
+    """Write one part of a checkpoint, a memory branch or adapters, whole or not at all.
+
+    Args:
+        tensors: By our names.
+        names: Of the part.
+        path: The file, safetensors.
+
+    Raises:
+        InputError: If it cannot be written, or tensors have no published name.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(apart(publish(tensors, names)), temporary, {"format": "pt"})
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"path must be at a place that can be written, got {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _write_json(path: Path, values: dict[str, object]) -> None:

@@ -17,7 +17,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 from mirage_sim.errors import InputError, check_shape
-from mirage_sim.model.memory_branch import MemoryBranch
+from mirage_sim.model.memory_branch import MemoryBranch, run_block
 from mirage_sim.model.positions import sequence_rotary
 
 TIMESTEPS = 1000.0  # the backbone counts noise levels from 0 to 1000
@@ -71,7 +71,11 @@ def empty_generator(config: GeneratorConfig) -> Generator:
 
 
 class Generator(nn.Module):
-    """Backbone, memory branch and the pass through both."""
+    """Backbone, memory branch and the pass through both.
+
+    Attributes:
+        recompute: Whether the blocks' activations are computed again on the way back, rather than kept.
+    """
 
     def __init__(self, config: GeneratorConfig | None = None) -> None:
         """Build both with random weights (the branch starts as a copy that changes nothing).
@@ -94,6 +98,7 @@ class Generator(nn.Module):
             num_layers=c.layers,
         )
         self.branch = MemoryBranch(self.backbone, c.condition_channels, c.branch_every)
+        self.recompute = False
 
     def set_attention(self, backend: str) -> None:
         """Choose how attention is computed, in backbone and branch alike.
@@ -181,12 +186,13 @@ class Generator(nn.Module):
                         context,
                         time[:, first:last],
                         (rotary[0][:, first:last], rotary[1][:, first:last]),
+                        self.recompute,
                     ),
                     strict=True,
                 )
             )
         for index, block in enumerate(self.backbone.blocks):
-            hidden = block(hidden, context, time, rotary)
+            hidden = run_block(block, self.recompute, hidden, context, time, rotary)
             if index in hints:
                 hint = hints[index] if hint_scale == 1.0 else hint_scale * hints[index]
                 behind = hidden.shape[1] - first - hint.shape[1]

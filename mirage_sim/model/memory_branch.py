@@ -11,15 +11,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def run_block(block: nn.Module, recompute: bool, *given: Any) -> Tensor:
+    """Run a block, and keep its input alone for the way back if its activations are to be computed again."""
+    if recompute and torch.is_grad_enabled():
+        kept: Tensor = checkpoint(block, *given, use_reentrant=False)
+        return kept
+    done: Tensor = block(*given)
+    return done
 
 
 class MemoryBranch(nn.Module):
@@ -67,6 +78,7 @@ class MemoryBranch(nn.Module):
         context: Tensor,  # [B, L, D]
         time: Tensor,  # [B, S, 6, D]
         rotary: tuple[Tensor, Tensor],  # [1, S, 1, d]
+        recompute: bool = False,
     ) -> list[Tensor]:
         """Compute one hint per place.
 
@@ -76,6 +88,7 @@ class MemoryBranch(nn.Module):
             context: The backbone's embedded prompt or motion.
             time: The backbone's projected timesteps of those tokens.
             rotary: Rotary embedding of those tokens.
+            recompute: Whether activations are computed again on the way back.
 
         Returns:
             Hints [B, S, D], in the order of `places`.
@@ -84,6 +97,6 @@ class MemoryBranch(nn.Module):
         hidden = self.before_proj(embedded) + tokens
         hints = []
         for block, project in zip(self.blocks, self.after_proj, strict=True):
-            hidden = block(hidden, context, time, rotary)
+            hidden = run_block(block, recompute, hidden, context, time, rotary)
             hints.append(project(hidden))
         return hints

@@ -153,6 +153,11 @@ class LatentFile(HeldFile):
         """Number of clips."""
         return len(self._keys)
 
+    def has_depth(self) -> dict[str, bool]:
+        """Whether each clip tells depth."""
+        with self._open() as file:
+            return {key: "depth" in file["data"][key] for key in self._keys}
+
     def clip(self, index: int) -> EncodedClip:
         """Read a clip.
 

@@ -1,15 +1,16 @@
 """The loop every stage shares: seeded batches, bf16, averaged weights, checkpoints, a log that plots.
 
-A batch is drawn from the step's number alone, so a run that was interrupted goes on exactly where it was.
+All chance of a step is drawn from its number, so a run that was interrupted goes on exactly where it was.
+Under `accelerate launch` several processes share the work; each holds everything, or its part of every layer.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,13 @@ import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.errors import InputError
+from mirage_sim.training.resume import resume_run, save_run
 
 VALIDATION_BATCHES = 6
 BatchLoss = Callable[[np.random.Generator], Tensor]
@@ -38,11 +43,12 @@ class StageConfig:
         warmup: Steps of warm-up.
         weight_decay: AdamW's.
         clip: Largest gradient norm.
-        ema: Decay of the averaged weights that are exported.
+        ema: Decay of the averaged weights that are exported; 0 exports the last ones.
         seed: Seeds every batch.
-        checkpoint_seconds: Time between two checkpoints.
+        checkpoint_seconds: Time between two checkpoints; they fall on steps that are logged.
         log_every: Steps between two lines of the log.
         validate_every: Steps between two validations.
+        accumulate: Batches of every process whose gradients are added up to a step.
     """
 
     steps: int
@@ -56,12 +62,14 @@ class StageConfig:
     checkpoint_seconds: float = 120.0
     log_every: int = 20
     validate_every: int = 500
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.steps < 1 or self.batch_size < 1:
+        if min(self.steps, self.batch_size, self.accumulate) < 1:
             raise InputError(
-                f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}"
+                "steps, batch_size and accumulate must be at least 1, "
+                f"got {self.steps}, {self.batch_size} and {self.accumulate}"
             )
         if not 0 <= self.ema < 1:
             raise InputError(f"ema must be in [0, 1), got {self.ema}")
@@ -98,23 +106,30 @@ def run_stage(
     config: StageConfig,
     out: Path,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    shards: Sequence[nn.Module] = (),
 ) -> None:
     """Train the parameters of `module` that require gradients, resuming from `out` if it holds a checkpoint.
 
     Args:
-        name: Stage name; files are `<name>.pt`, `<name>.jsonl` and `<name>.png` under `out`.
-        module: Network to train; holds the averaged weights on return.
+        name: Stage name; `<name>.jsonl`, `<name>.png` and the folder `<name>` of checkpoints are under `out`.
+        module: Network to train; holds the averaged weights on return, and of those in `shards` this
+            process's part.
         batch_loss: Given the (wrapped) module, returns a function from a batch's random generator to the
             scalar loss.
         config: Length, rate, seed.
         out: Folder of the run.
-        validate: Given the module with averaged weights, returns figures for the log.
+        validate: Given the module with averaged weights, returns figures for the log; every process calls it.
+        shards: Layers whose weights are divided among the processes, the rest of the module being one more;
+            none: every process holds all of them.
 
     Raises:
         FileFormatError: If the checkpoint belongs to another configuration of the stage.
+        InputError: If there are shards but one process.
     """
     out.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision="bf16")
+    accelerator = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=config.accumulate)
+    module.to(accelerator.device)
+    wrapped = _divide(module, shards, accelerator) if shards else accelerator.prepare(module)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         trained,
@@ -123,107 +138,108 @@ def run_stage(
         betas=(0.9, 0.99),
         fused=accelerator.device.type == "cuda",
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
-    ema = EMAModel(trained, decay=config.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True)
-    module.to(accelerator.device)
-    ema.to(accelerator.device)
-    wrapped, optimizer = accelerator.prepare(module, optimizer)
-    checkpoint = out / f"{name}.pt"
-    first = _resume(checkpoint, trained, optimizer, schedule, ema, config) if checkpoint.exists() else 0
+    ema = None
+    if config.ema > 0:
+        ema = EMAModel(
+            trained, decay=config.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
+        )
+        ema.to(accelerator.device)
+    about = _identity(config) | {"processes": accelerator.num_processes}
+    averages = ema.shadow_params if ema is not None else None
+    first = resume_run(out / name, about, module, optimizer, averages)
+    if ema is not None:
+        ema.optimization_step = first
     loss_of = batch_loss(wrapped)
     wrapped.train()
-    saved_at = time.monotonic()
-    progress = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=name, mininterval=5.0)
+    saved_at, main = time.monotonic(), accelerator.is_main_process
+    steps = range(first, config.steps)
+    progress = tqdm(
+        steps, initial=first, total=config.steps, desc=name, mininterval=5.0, disable=None if main else True
+    )
     history: list[Tensor] = []  # waiting for every loss would stall an accelerator
     for step in progress:
-        rng = np.random.default_rng([config.seed, step, accelerator.process_index])
-        with accelerator.autocast():
-            loss = loss_of(rng)
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(trained, config.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * learning_rate_factor(step, config)
+        number = [config.seed, step, accelerator.process_index]
+        rng = np.random.default_rng(number)
+        torch.manual_seed(int(np.random.default_rng([*number, 1]).integers(2**62)))  # for dropout
+        for batch in range(config.accumulate):
+            with _adding_up(wrapped, accelerator, batch + 1 < config.accumulate):
+                with accelerator.autocast():
+                    loss = loss_of(rng)
+                accelerator.backward(loss)
+            history.append(loss.detach())
+        norm = torch.nn.utils.clip_grad_norm_(trained, config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        ema.step(trained)
-        history.append(loss.detach())
+        if ema is not None:
+            ema.step(trained)
         last = step + 1 == config.steps
-        if accelerator.is_main_process and (last or (step + 1) % config.log_every == 0):
-            line: dict[str, Any] = {
-                "step": step + 1,
-                "loss": float(torch.stack(history).mean()),
-                "gradient": float(norm),
-            }
-            history.clear()
-            if validate is not None and (last or (step + 1) % config.validate_every == 0):
-                line |= _validate_averaged(validate, module, ema, trained)
-                wrapped.train()
+        if not last and (step + 1) % config.log_every != 0:
+            continue
+        mean = accelerator.reduce(torch.stack(history).mean(), "mean")
+        history.clear()
+        whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        line: dict[str, Any] = {"step": step + 1, "loss": float(mean), "gradient": float(whole)}
+        if validate is not None and (last or (step + 1) % config.validate_every == 0):
+            line |= _validate_averaged(validate, module, ema, trained)
+            wrapped.train()
+        if main:
             _append(out / f"{name}.jsonl", line)
             progress.set_postfix(loss=line["loss"])
-        if accelerator.is_main_process and (last or time.monotonic() - saved_at > config.checkpoint_seconds):
-            _save(checkpoint, step + 1, trained, optimizer, schedule, ema, config)
+        late = torch.tensor(float(time.monotonic() - saved_at > config.checkpoint_seconds))
+        if last or float(accelerator.reduce(late.to(accelerator.device), "sum")) > 0:
+            save_run(out / name, step + 1, about, module, optimizer, averages, main)
             saved_at = time.monotonic()
-    ema.copy_to(trained)
-    if accelerator.is_main_process:
+    if ema is not None:
+        ema.copy_to(trained)
+    if not shards:
+        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+    if main:
         plot_log(out / f"{name}.jsonl", out / f"{name}.png")
+    accelerator.wait_for_everyone()
+
+
+def _divide(module: nn.Module, shards: Sequence[nn.Module], accelerator: Accelerator) -> nn.Module:
+    """Leave this process its part of every layer, and of the rest."""
+    if accelerator.num_processes < 2:
+        raise InputError(
+            "shards must be left out with one process: `accelerate launch` starts several, got 1"
+        )
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    for layer in (*shards, module):
+        fully_shard(layer, mesh=mesh)
+    return module
+
+
+def _adding_up(module: nn.Module, accelerator: Accelerator, more: bool) -> Any:
+    """Whether the processes' gradients wait for more batches before they are summed."""
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(not more)
+        return nullcontext()
+    return accelerator.no_sync(module) if more else nullcontext()
 
 
 def _validate_averaged(
-    validate: Callable[[nn.Module], dict[str, float]], module: nn.Module, ema: EMAModel, trained: list[Any]
+    validate: Callable[[nn.Module], dict[str, float]],
+    module: nn.Module,
+    ema: EMAModel | None,
+    trained: list[Any],
 ) -> dict[str, float]:
-    ema.store(trained)
-    ema.copy_to(trained)
     module.eval()
+    if ema is not None:
+        ema.store(trained)
+        ema.copy_to(trained)
     with torch.no_grad():
         figures = validate(module)
-    ema.restore(trained)
+    if ema is not None:
+        ema.restore(trained)
     return figures
 
 
 def _identity(config: StageConfig) -> dict[str, Any]:
-    return {key: asdict(config)[key] for key in ("steps", "batch_size", "learning_rate", "seed", "ema")}
-
-
-def _save(
-    path: Path,
-    step: int,
-    trained: list[Any],
-    optimizer: Any,
-    schedule: Any,
-    ema: EMAModel,
-    config: StageConfig,
-) -> None:
-    state = {
-        "step": step,
-        "parameters": [parameter.detach().cpu() for parameter in trained],
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "ema": [shadow.detach().cpu() for shadow in ema.shadow_params],
-        "ema_step": ema.optimization_step,
-        "config": _identity(config),
-    }
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
-def _resume(
-    path: Path, trained: list[Any], optimizer: Any, schedule: Any, ema: EMAModel, config: StageConfig
-) -> int:
-    state = torch.load(path, weights_only=True)
-    if state["config"] != _identity(config):
-        raise FileFormatError(
-            f"{path} was written with {state['config']}, but this run asks for {_identity(config)}: "
-            "name another folder or delete the checkpoint"
-        )
-    with torch.no_grad():
-        for parameter, stored in zip(trained, state["parameters"], strict=True):
-            parameter.copy_(stored)
-        for shadow, stored in zip(ema.shadow_params, state["ema"], strict=True):
-            shadow.copy_(stored)
-    ema.optimization_step = state["ema_step"]
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    return int(state["step"])
+    told = ("steps", "batch_size", "accumulate", "learning_rate", "seed", "ema")
+    return {key: asdict(config)[key] for key in told}
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 All stages share one run folder: `clips/` holds the recordings, `model/` the world model as trained so far,
 and each stage its checkpoint, log and plot. A stage that was interrupted goes on where it was.
+
+With `--world-model FOLDER` the stages "branch" and "lora" train full-size weights on a file of latents.
 """
 
 from __future__ import annotations
@@ -15,19 +17,24 @@ from typing import Any
 import torch
 
 from mirage_sim.baselines.weights import KINDS
-from mirage_sim.errors import FileFormatError
+from mirage_sim.checkpoints.published import BRANCH_STEM
+from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.model.lora import LoRAConfig
 from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel, load_folder
+from mirage_sim.sources.latents import open_latents
 from mirage_sim.training.baselines import train_baseline
 from mirage_sim.training.codec import train_codec
 from mirage_sim.training.data import ClipsConfig, read_clips, record_clips
 from mirage_sim.training.depth import train_depth
 from mirage_sim.training.distil import train_distil
+from mirage_sim.training.full_size import FullSizeConfig, open_to_train, train_full_size
 from mirage_sim.training.generator import train_generator
 from mirage_sim.training.guide import train_guide
 from mirage_sim.training.loop import StageConfig
 from mirage_sim.training.refine import train_refine
 from mirage_sim.training.resample import train_resample
 from mirage_sim.training.samples import encode_clips
+from mirage_sim.training.sequences import SequencesConfig
 
 BASELINES = tuple(f"baseline-{kind}" for kind in KINDS)
 STAGES = (
@@ -73,6 +80,9 @@ SCHEDULES = {
     "baseline-retrieved": Schedule(300, 32, 5e-4, 200),
 }
 
+FULL_SIZE_SCHEDULES = {"branch": Schedule(10000, 1, 1e-4, 500), "lora": Schedule(20000, 1, 5e-5, 500)}
+"""Steps and rates of the paper; its 64 samples a step come from processes and `--accumulate`."""
+
 ON_LATENTS = {
     "depth": train_depth,
     "resample": train_resample,
@@ -98,6 +108,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that record (data)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--to", type=Path, help="folder that receives the model (export)")
+    full = parser.add_argument_group("full size (branch, lora)")
+    full.add_argument("--world-model", type=Path, help="folder of full-size weights")
+    full.add_argument("--latents", type=Path, help="training clips that `mirage-sim encode` wrote")
+    full.add_argument("--held-out", type=Path, help="validation clips, likewise")
+    full.add_argument("--prompts", type=Path, help="stored embedding, or a folder of <video>.safetensors")
+    full.add_argument("--branch", type=Path, help="memory branch to go on from (default: that of the run)")
+    full.add_argument("--segment-length", type=int, help="latent frames of a target (default: 8)")
+    full.add_argument("--accumulate", type=int, default=1, help="batches of a step (default: %(default)s)")
+    full.add_argument("--rank", type=int, default=32, help="of the adapters (default: %(default)s)")
+    full.add_argument("--alpha", type=int, default=32, help="scale times rank (default: %(default)s)")
+    full.add_argument("--dropout", type=float, default=0.05, help="in adapters (default: %(default)s)")
+    full.add_argument("--shard", action="store_true", help="divide weights among the processes (FSDP)")
+    full.add_argument("--keep-activations", action="store_true", help="faster, with more memory")
+    full.add_argument("--validate-every", type=int, default=500, help="steps (default: %(default)s)")
+    full.add_argument("--log-every", type=int, default=10, help="steps (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -113,6 +138,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         FileFormatError: If an earlier stage is missing.
     """
     out: Path = args.out
+    if args.world_model is not None:
+        return _train_at_full_size(args, out)
     if args.stage == "data":
         record_clips(
             ClipsConfig(split="validation", scenes=args.validation_scenes, shards=2),
@@ -161,6 +188,40 @@ def _train(args: argparse.Namespace, out: Path) -> None:
     else:
         train_generator(args.stage, model, encoded, encoded_held_out, config, out)
     model.save(out / "model")
+
+
+def _train_at_full_size(args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    if args.stage not in FULL_SIZE_SCHEDULES:
+        raise InputError(
+            f"stage must be one of {sorted(FULL_SIZE_SCHEDULES)} at full size, got {args.stage!r}"
+        )
+    if args.latents is None:
+        raise InputError("latents must name the file of training clips at full size, got nothing")
+    schedule = FULL_SIZE_SCHEDULES[args.stage]
+    config = StageConfig(
+        steps=args.steps or schedule.steps,
+        batch_size=args.batch_size or schedule.batch_size,
+        learning_rate=args.learning_rate or schedule.learning_rate,
+        ema=0.0,
+        seed=args.seed,
+        checkpoint_seconds=900.0,
+        log_every=args.log_every,
+        validate_every=args.validate_every,
+        accumulate=args.accumulate,
+    )
+    how = FullSizeConfig(
+        LoRAConfig(args.rank, args.alpha, args.dropout),
+        SequencesConfig(args.prompts),
+        args.shard,
+        not args.keep_activations,
+    )
+    trained = out / f"{BRANCH_STEM}.safetensors"
+    branch = args.branch or (trained if args.stage == "lora" and trained.is_file() else None)
+    settings = {} if args.segment_length is None else {"segment_length": args.segment_length}
+    model, clips = open_to_train(args.world_model, args.latents, branch, **settings)
+    held_out = None if args.held_out is None else open_latents(args.held_out, clips.settings.codec_sha256)
+    written = train_full_size(args.stage, model, clips, held_out, config, out, how)
+    return {"weights": str(written), "log": str(out / f"{args.stage}.jsonl")}
 
 
 def load_trained(folder: Path) -> WorldModel:

@@ -1,0 +1,243 @@
+"""Full size: the memory branch, then low-rank adapters of the backbone, on a file of encoded clips.
+
+Source: paper, section on training: two stages; noise levels drawn anew for every latent frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from mirage_sim.checkpoints import load_world_model
+from mirage_sim.checkpoints.build import published_scale
+from mirage_sim.checkpoints.names import ADAPTERS, BRANCH
+from mirage_sim.checkpoints.published import ADAPTERS_STEM, BRANCH_STEM, save_part
+from mirage_sim.errors import InputError, StateError
+from mirage_sim.evaluation.metrics import psnr
+from mirage_sim.evaluation.report import write_sheet
+from mirage_sim.model.images import tensor_to_frames
+from mirage_sim.model.lora import LoRAConfig, add_lora
+from mirage_sim.model.sampler import sample, shift_sigma
+from mirage_sim.model.world_model import WorldModel
+from mirage_sim.perception import Perceived, Seen
+from mirage_sim.sources.latents import LatentFile, codec_hash, open_latents
+from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
+from mirage_sim.training.sequences import Sequence, Sequences, SequencesConfig
+
+STAGES = ("branch", "lora")
+VALIDATION_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class FullSizeConfig:
+    """How a stage at full size is run.
+
+    Attributes:
+        lora: Size of the adapters.
+        sequences: How sequences are drawn.
+        shard: Whether the weights are divided among the processes, or each holds all of them.
+        recompute: Whether the blocks' activations are computed again on the way back, rather than kept.
+    """
+
+    lora: LoRAConfig = field(default_factory=lambda: LoRAConfig(rank=32, alpha=32, dropout=0.05))
+    sequences: SequencesConfig = field(default_factory=SequencesConfig)
+    shard: bool = False
+    recompute: bool = True
+
+
+class DepthIsKnown:
+    """A `DepthEstimator` for training, where depth is in the file of latents."""
+
+    needs_frames = False
+
+    def estimate(self, seen: Seen) -> Perceived:
+        """Refuse."""
+        raise StateError("estimate needs a depth estimator: this model was opened to be trained")
+
+
+def open_to_train(
+    folder: Path, latents: Path, branch: Path | None = None, **settings: Any
+) -> tuple[WorldModel, LatentFile]:
+    """Open full-size weights and a file of latents that their codec encoded.
+
+    Args:
+        folder: See `load_world_model`.
+        latents: What `mirage-sim encode` wrote; it tells the size of the pictures.
+        branch: Published file of a memory branch; a new one if `None` and the folder has none.
+        settings: Further fields of `WorldModelConfig` that are to differ, such as `segment_length`.
+
+    Returns:
+        The model, on this process's device, and the file.
+
+    Raises:
+        InputError: If a setting does not fit.
+        FileFormatError: If a file is missing, damaged, or of another codec.
+    """
+    told = LatentFile(latents).settings
+    settings = {"height": told.height, "width": told.width} | settings
+    model = load_world_model(folder, PartialState().device, branch=branch, depth=DepthIsKnown(), **settings)
+    return model, open_latents(latents, codec_hash(model.codec))
+
+
+def train_full_size(
+    stage: str,
+    model: WorldModel,
+    clips: LatentFile,
+    held_out: LatentFile | None,
+    config: StageConfig,
+    out: Path,
+    how: FullSizeConfig | None = None,
+) -> Path:
+    """Train one stage, and write what it trained in the published names.
+
+    Args:
+        stage: "branch" (the backbone stays), or "lora" (adapters of the backbone; the branch stays).
+        model: What `open_to_train` gave; changed in place.
+        clips: Encoded training clips.
+        held_out: Encoded validation clips, for the log and pictures only.
+        config: Length and rate.
+        out: Folder of the run.
+        how: Adapters, chance, and how the work is divided.
+
+    Returns:
+        `memory_branch.safetensors` or `lora.safetensors` under `out`.
+
+    Raises:
+        InputError: If the stage is unknown, or a file does not fit the model.
+    """
+    if stage not in STAGES:
+        raise InputError(f"stage must be one of {STAGES} at full size, got {stage!r}")
+    how = how if how is not None else FullSizeConfig()
+    generator = model.generator
+    drawn = Sequences(model, clips, how.sequences)
+    watched = Sequences(model, held_out, how.sequences) if held_out is not None else None
+    model.requires_grad_(False)
+    if stage == "branch":
+        generator.branch.requires_grad_(True)
+    else:
+        torch.manual_seed(config.seed)
+        add_lora(generator, how.lora)
+    for parameter in generator.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    generator.recompute = how.recompute
+
+    def batch_loss(module: nn.Module) -> BatchLoss:
+        def loss(rng: np.random.Generator) -> Tensor:
+            return sequence_loss(model, module, drawn.draw(config.batch_size, rng), rng)
+
+        return loss
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        if watched is None:
+            return {}
+        errors = []
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            for index in range(VALIDATION_BATCHES):
+                rng = np.random.default_rng([7, index])
+                sequence = watched.draw(config.batch_size, rng)
+                errors.append(float(sequence_loss(model, module, sequence, rng)))
+            score = roll_out(model, module, watched, out / f"{stage}-rollout.png")
+        return {"validation": float(np.mean(errors)), "rollout_psnr": score}
+
+    shards = [*generator.backbone.blocks, *generator.branch.blocks] if how.shard else []
+    run_stage(stage, generator, batch_loss, config, out, validate, shards)
+    return export(stage, model, out)
+
+
+def sequence_loss(
+    model: WorldModel, module: nn.Module, sequence: Sequence, rng: np.random.Generator
+) -> Tensor:
+    """Squared error of the velocity of the target; every latent frame has its own noise level.
+
+    Args:
+        model: Settings.
+        module: The generator, perhaps wrapped for several processes.
+        sequence: The batch.
+        rng: Source of all chance.
+
+    Returns:
+        Scalar.
+    """
+    settings, target, clean = model.config, sequence.target, sequence.overlap
+    chance = torch.Generator(target.device).manual_seed(int(rng.integers(2**62)))
+    noise = torch.randn(target.shape, generator=chance, device=target.device)
+    level = torch.rand(*target.shape[:2], 1, 1, generator=chance, device=target.device)
+    sigma = shift_sigma(level, settings.sampler.shift)  # [B, T, 1, 1]
+    noisy = torch.cat([clean, torch.lerp(target, noise, sigma[..., None])], dim=1)
+    levels = torch.cat([sigma.new_zeros(*clean.shape[:2], 1, 1), sigma], dim=1)
+    levels = levels.expand(-1, -1, *model.generator.token_grid(model.latent_hw))
+    velocity = module(
+        noisy, levels, sequence.context, sequence.preceding, sequence.references, sequence.condition
+    )
+    error: Tensor = (velocity[:, clean.shape[1] :] - (noise - target)).square().mean()
+    return error
+
+
+def roll_out(model: WorldModel, module: nn.Module, held_out: Sequences, picture: Path) -> float:
+    """Generate a stretch of the first held-out clip, and show it beside what it should be.
+
+    Args:
+        model: Settings and codec.
+        module: The generator; every process calls this.
+        held_out: Tells the clip.
+        picture: PNG that the first process writes: what the codec makes of the clip's latents, and of ours.
+
+    Returns:
+        PSNR in dB of the second against the first.
+    """
+    settings, clip = model.config, held_out.file.clip(0)
+    sequence = held_out.lay_out([clip], [settings.before], np.random.default_rng(0))
+    clean, chance = sequence.overlap, torch.Generator(model.device).manual_seed(0)
+    noise = torch.randn(sequence.target.shape, generator=chance, device=model.device)
+    start = torch.cat([clean, noise], dim=1)
+    share = torch.ones(*start.shape[:2], *start.shape[-2:], device=model.device)
+    share[:, : clean.shape[1]] = 0.0
+
+    def velocity(noisy: Tensor, sigma: Tensor) -> Tensor:
+        given = (sequence.context, sequence.preceding, sequence.references, sequence.condition)
+        flow: Tensor = module(noisy, sigma, *given)
+        return flow
+
+    drawn = sample(velocity, start, share, settings.generator.patch_hw, settings.sampler)
+    before = torch.cat([sequence.preceding, clean], dim=1)
+    both = (sequence.target, drawn[:, clean.shape[1] :])
+    wanted, made = (model.codec.decode(each, before)[0].clamp(-1.0, 1.0) for each in both)  # [F, 3, H, W]
+    if PartialState().is_main_process:
+        shown = slice(model.frames_per_latent - 1, None, model.frames_per_latent)
+        rows = [list(tensor_to_frames(each[shown])) for each in (wanted, made)]
+        header = [f"latent frame {number + 1}" for number in range(len(rows[0]))]
+        write_sheet(picture, rows, header, ["held-out clip", "generated"])
+    return float(psnr(made, wanted).mean())
+
+
+def export(stage: str, model: WorldModel, out: Path) -> Path:
+    """Write what a stage trained, gathered from all processes, in the published names.
+
+    Args:
+        stage: "branch" or "lora".
+        model: Trained.
+        out: Folder of the run.
+
+    Returns:
+        The file; it is there when every process is back.
+    """
+    gathered = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    tensors: dict[str, Any] = get_model_state_dict(model.generator, options=gathered)
+    path = out / f"{BRANCH_STEM if stage == 'branch' else ADAPTERS_STEM}.safetensors"
+    if PartialState().is_main_process:
+        if stage == "branch":
+            save_part(
+                {name.removeprefix("branch."): tensor for name, tensor in tensors.items()}, BRANCH, path
+            )
+        else:
+            save_part(published_scale(model.generator, tensors), ADAPTERS, path)
+    PartialState().wait_for_everyone()
+    return path
