@@ -17,7 +17,14 @@ from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.generator import empty_generator
 from mirage_sim.model.packed import pack_convolutions
 from mirage_sim.model.world_model import CONFIG_FILE, WorldModel, default_dtype, load_folder, settings_checked
-from mirage_sim.perception import DepthEstimator, DepthModel, Segmenter, SemanticSegmenter
+from mirage_sim.perception import (
+    DepthEstimator,
+    DepthModel,
+    MapAnythingModel,
+    Segmenter,
+    SemanticSegmenter,
+    holds_map_anything,
+)
 from mirage_sim.text import TextEncoder
 
 DEPTH_FOLDER, SEGMENTER_FOLDER, TEXT_FOLDER = "depth_estimator", "segmenter", "text_encoder"
@@ -45,8 +52,8 @@ def load_world_model(
         dtype: Type of the large weights; `None` takes bf16 where the hardware has it.
         branch: Published file of a memory branch beside full-size weights.
         adapters: Published file of low-rank adapters beside full-size weights.
-        depth: Folder of a depth estimator for full-size weights, or one that is loaded; `depth_estimator` in
-            the model's folder if `None`.
+        depth: Folder of a depth estimator (of transformers, or MapAnything) for full-size weights, or one
+            that is loaded; `depth_estimator` in the model's folder if `None`.
         segmenter: Folder of a semantic segmentation model for full-size weights, or one that is loaded;
             `segmenter` in the model's folder if `None` and it is there.
         tiling: Whether full-size pictures are encoded and decoded in tiles, for smaller cards.
@@ -59,6 +66,7 @@ def load_world_model(
     Raises:
         InputError: If the device is unknown or not there, a setting does not fit, or no depth can be told.
         FileFormatError: If a file is missing, truncated, tampered with, or of another kind or version.
+        MissingExtraError: If the depth estimator's package is not installed.
     """
     target = _check_device(device)
     large = dtype if dtype is not None else default_dtype(target)
@@ -135,12 +143,16 @@ def _full_size(
         config,
         build_codec(checkpoint, device, dtype),
         build_generator(checkpoint, device, dtype),
-        DepthModel(Path(depth), device) if isinstance(depth, str | Path) else depth,
+        _depth_estimator(Path(depth), device) if isinstance(depth, str | Path) else depth,
         SemanticSegmenter(Path(segmenter), device) if isinstance(segmenter, str | Path) else segmenter,
         TextEncoder(home, device, dtype, config.prompt_tokens) if text is not None else None,
     )
     model.weights_hash = checkpoint.digest()
     return model.requires_grad_(False).eval()
+
+
+def _depth_estimator(folder: Path, device: torch.device) -> DepthEstimator:
+    return MapAnythingModel(folder, device) if holds_map_anything(folder) else DepthModel(folder, device)
 
 
 def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
