@@ -18,7 +18,14 @@ from mirage_sim.model.generator import empty_generator
 from mirage_sim.model.offload import check_offload, offload_generator
 from mirage_sim.model.packed import pack_convolutions
 from mirage_sim.model.world_model import CONFIG_FILE, WorldModel, default_dtype, load_folder, settings_checked
-from mirage_sim.perception import DepthEstimator, DepthModel, Segmenter, SemanticSegmenter
+from mirage_sim.perception import (
+    DepthEstimator,
+    DepthModel,
+    MapAnythingModel,
+    Segmenter,
+    SemanticSegmenter,
+    holds_map_anything,
+)
 from mirage_sim.text import TextEncoder
 
 DEPTH_FOLDER, SEGMENTER_FOLDER, TEXT_FOLDER = "depth_estimator", "segmenter", "text_encoder"
@@ -48,8 +55,8 @@ def load_world_model(
         dtype: Type of the large weights; `None` takes bf16 where the hardware has it.
         branch: Published file of a memory branch beside full-size weights.
         adapters: Published file of low-rank adapters beside full-size weights.
-        depth: Folder of a depth estimator for full-size weights, or one that is loaded; `depth_estimator` in
-            the model's folder if `None`.
+        depth: Folder of a depth estimator (of transformers, or MapAnything) for full-size weights, or one
+            that is loaded; `depth_estimator` in the model's folder if `None`.
         segmenter: Folder of a semantic segmentation model for full-size weights, or one that is loaded;
             `segmenter` in the model's folder if `None` and it is there.
         tiling: Whether full-size pictures are encoded and decoded in tiles, for smaller cards.
@@ -66,6 +73,7 @@ def load_world_model(
     Raises:
         InputError: If the device is unknown or not there, a setting does not fit, or no depth can be told.
         FileFormatError: If a file is missing, truncated, tampered with, or of another kind or version.
+        MissingExtraError: If the depth estimator's package is not installed.
     """
     target = _check_device(device)
     large = dtype if dtype is not None else default_dtype(target)
@@ -153,7 +161,7 @@ def _full_size(
         config,
         codec,
         generator.requires_grad_(False).eval(),
-        DepthModel(Path(depth), device) if isinstance(depth, str | Path) else depth,
+        _depth_estimator(Path(depth), device) if isinstance(depth, str | Path) else depth,
         SemanticSegmenter(Path(segmenter), device) if isinstance(segmenter, str | Path) else segmenter,
         TextEncoder(home, device, dtype, config.prompt_tokens) if text is not None else None,
     )
@@ -161,6 +169,10 @@ def _full_size(
         offload_generator(generator, codec, device, waiting)
     model.weights_hash = checkpoint.digest()
     return model.eval()
+
+
+def _depth_estimator(folder: Path, device: torch.device) -> DepthEstimator:
+    return MapAnythingModel(folder, device) if holds_map_anything(folder) else DepthModel(folder, device)
 
 
 def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:

@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from mirage_sim.geometry import downsample_depth
+from mirage_sim.perception.protocol import Perceived, Seen
 
 MIN_CELLS = 16
 """Known cells from which a scale is told."""
@@ -44,6 +48,34 @@ def align_depth(
             scale, shift = _fit(view[usable].double(), 1.0 / depth[usable].double())
             view.mul_(scale).add_(shift).clamp_(min=0.0)
     return aligned, torch.tensor(told, device=inverse.device)
+
+
+def perceive(
+    inverse: Tensor,  # [N, H, W]
+    seen: Seen,
+    far: float,
+    edge_ratio: float,
+) -> tuple[Perceived, Tensor]:
+    """Make depth of cells of what an estimator says of pixels.
+
+    Args:
+        inverse: Inverse depth, at least 0, in any unit.
+        seen: What the memory knows.
+        far: Metres beyond which nothing counts as a surface.
+        edge_ratio: Farthest over nearest depth in a cell from which it is not sure.
+
+    Returns:
+        What is there, and bool [N], which views knew enough to be brought to the memory's scale.
+    """
+    stride = inverse.shape[-1] // seen.known.shape[-1]
+    cells = downsample_depth(inverse, stride)  # the lower median: a value that is there
+    aligned, told = align_depth(cells, seen.known_depth, seen.known)
+    depth = 1.0 / aligned.clamp(min=1e-6)
+    surface = aligned > 1.0 / far
+    farthest = -max_pool2d(-inverse[:, None], stride)[:, 0]
+    nearest = max_pool2d(inverse[:, None], stride)[:, 0]
+    sure = nearest <= edge_ratio * farthest
+    return Perceived(torch.where(surface, depth, far), surface, sure), told
 
 
 def _fit(said: Tensor, true: Tensor) -> tuple[float, float]:

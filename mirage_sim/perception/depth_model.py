@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, max_pool2d
+from torch.nn.functional import interpolate
 
 from mirage_sim.errors import InputError, StateError
-from mirage_sim.geometry import downsample_depth
-from mirage_sim.perception.align import align_depth
+from mirage_sim.perception.align import perceive
 from mirage_sim.perception.pictures import Preparation
 from mirage_sim.perception.protocol import Perceived, Seen
 from mirage_sim.pretrained import load_pretrained, read_config
@@ -90,17 +89,10 @@ class DepthModel:
         if seen.frames is None:
             raise InputError("seen.frames must be given to a depth model, got None")
         inverse = self.inverse_depth(seen.frames)
-        stride = seen.frames.shape[-1] // seen.known.shape[-1]
-        cells = downsample_depth(inverse, stride)  # the lower median: a value that is there
-        aligned, told = align_depth(cells, seen.known_depth, seen.known)
+        perceived, told = perceive(inverse, seen, self._far, self._edge_ratio)
         if not self.metric and not bool(told.all()):
             raise StateError(
                 "a relative depth model needs remembered cells to be aligned to: give the first frame's "
                 "depth, and let views overlap with what was seen, or use a metric model"
             )
-        depth = 1.0 / aligned.clamp(min=1e-6)
-        surface = aligned > 1.0 / self._far
-        farthest = -max_pool2d(-inverse[:, None], stride)[:, 0]
-        nearest = max_pool2d(inverse[:, None], stride)[:, 0]
-        sure = nearest <= self._edge_ratio * farthest
-        return Perceived(torch.where(surface, depth, self._far), surface, sure)
+        return perceived

@@ -16,7 +16,8 @@ from torch.nn.functional import interpolate
 from mirage_sim.errors import FileFormatError
 from mirage_sim.pretrained import read_json
 
-_IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of the channels, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Preparation:
                 f"{folder / 'preprocessor_config.json'} must tell size as height and width, got {values}"
             )
         keep = bool(values.get("keep_aspect_ratio", False))
-        mean, std = values.get("image_mean", _IMAGENET[0]), values.get("image_std", _IMAGENET[1])
+        mean, std = values.get("image_mean", IMAGENET[0]), values.get("image_std", IMAGENET[1])
         if not values.get("do_normalize", True):
             mean, std = [0.0] * 3, [1.0] * 3
         return cls(size[0], size[1], keep, multiple, tuple(mean), tuple(std))

@@ -15,9 +15,11 @@ from mirage_sim.checkpoints.load import check_room, weight_bytes
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.geometry import from_yaw_pitch
 from mirage_sim.model.world_model import WorldModel
+from mirage_sim.perception import DepthModel, MapAnythingModel
 from mirage_sim.world import World
 from tests.checkpoints.official import write_official
 from tests.full_size import SMALL, write_full_size
+from tests.map_anything import install_stand_in, write_stand_in
 from tests.models import tiny_world_model
 
 FLOAT = torch.float32
@@ -83,6 +85,14 @@ def test_without_a_depth_estimator_nothing_can_be_remembered(folder, tmp_path):
         load_world_model(tmp_path / "model", **SMALL)
     told = load_world_model(tmp_path / "model", depth=folder / "depth_estimator", **SMALL)
     assert told.depth_estimator.needs_frames
+
+
+def test_the_folder_of_depth_tells_which_estimator_it_holds(folder, tmp_path, monkeypatch):
+    install_stand_in(monkeypatch)
+    model = load_world_model(folder, dtype=FLOAT, depth=str(write_stand_in(tmp_path)), **SMALL)
+    assert isinstance(model.depth_estimator, MapAnythingModel)
+    assert walk(model)[:, 4:].std() > 0
+    assert isinstance(load_world_model(folder, **SMALL).depth_estimator, DepthModel)
 
 
 @pytest.mark.parametrize(
