@@ -6,11 +6,15 @@ import pytest
 import torch
 
 import mirage_sim  # noqa: F401  (registers the environment)
+from mirage_sim.checkpoints import load_world_model
+from mirage_sim.evaluation.whole_size import Room, walk
 from mirage_sim.geometry import from_yaw_pitch, rescale_intrinsics, yaw_sweep
 from mirage_sim.memory import SpatialMemory
 from mirage_sim.training.generator import train_generator
 from mirage_sim.training.loop import StageConfig
 from mirage_sim.training.samples import LatentClips
+from mirage_sim.world import World
+from tests.full_size import write_full_size
 from tests.models import tiny_world_model
 
 pytestmark = [
@@ -63,6 +67,36 @@ def test_an_environment_walks_on_the_gpu_and_finds_back():
     apart = np.abs(frames[-1].astype(float) - first["rgb"].astype(float)).mean()
     assert apart < 12.0
     assert first["rgb"].std() > 10.0
+
+
+def full_size_walk(folder, **options):
+    """Two steps of a tiny full-size model on the GPU."""
+    settings = {"height": 64, "width": 96, "segment_length": 2, "prompt_tokens": 6}
+    model = load_world_model(folder, "cuda", depth=Room(), **options, **settings)
+    way, world = walk(4).cuda(), World(model)
+    picture = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+    model.estimator.cameras = way[:1]
+    world.reset(picture, way[:1], seeds=[0])
+    frames = []
+    for first in (1, 3):
+        model.estimator.cameras = way[first : first + 2]
+        frames.append(world.step(way[None, first : first + 2]).frames)
+    return model, np.stack(frames).astype(float)
+
+
+@pytest.mark.parametrize("kind", ["networks", "blocks"])
+def test_weights_that_wait_in_the_host_memory_make_the_same_pictures(tmp_path, kind):
+    folder = write_full_size(tmp_path)
+    _, plain = full_size_walk(folder)
+    model, waited = full_size_walk(folder, offload=kind)
+    assert np.array_equal(plain, waited)
+    assert model.generator.backbone.blocks[0].attn1.to_q.weight.device.type == "cpu"
+
+
+def test_compiled_blocks_make_nearly_the_same_pictures(tmp_path):
+    folder = write_full_size(tmp_path)
+    (_, plain), (_, compiled) = full_size_walk(folder), full_size_walk(folder, compiled=True)
+    assert np.abs(plain - compiled).mean() < 2.0
 
 
 def test_a_stage_trains_on_the_gpu(tmp_path):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
@@ -28,7 +27,7 @@ from mirage_sim.model.sampler import sample, shift_sigma
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.perception import Perceived, Seen
 from mirage_sim.sources.latents import LatentFile, codec_hash, open_latents
-from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
+from mirage_sim.training.loop import BatchLoss, StageConfig, processes, run_stage
 from mirage_sim.training.sequences import Sequence, Sequences, SequencesConfig
 
 STAGES = ("branch", "lora")
@@ -82,7 +81,7 @@ def open_to_train(
     """
     told = LatentFile(latents).settings
     settings = {"height": told.height, "width": told.width} | settings
-    model = load_world_model(folder, PartialState().device, branch=branch, depth=DepthIsKnown(), **settings)
+    model = load_world_model(folder, processes().device, branch=branch, depth=DepthIsKnown(), **settings)
     return model, open_latents(latents, codec_hash(model.codec))
 
 
@@ -112,22 +111,11 @@ def train_full_size(
     Raises:
         InputError: If the stage is unknown, or a file does not fit the model.
     """
-    if stage not in STAGES:
-        raise InputError(f"stage must be one of {STAGES} at full size, got {stage!r}")
     how = how if how is not None else FullSizeConfig()
     generator = model.generator
     drawn = Sequences(model, clips, how.sequences)
     watched = Sequences(model, held_out, how.sequences) if held_out is not None else None
-    model.requires_grad_(False)
-    if stage == "branch":
-        generator.branch.requires_grad_(True)
-    else:
-        torch.manual_seed(config.seed)
-        add_lora(generator, how.lora)
-    for parameter in generator.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    generator.recompute = how.recompute
+    prepare(stage, model, how, config.seed)
 
     def batch_loss(module: nn.Module) -> BatchLoss:
         def loss(rng: np.random.Generator) -> Tensor:
@@ -150,6 +138,32 @@ def train_full_size(
     shards = [*generator.backbone.blocks, *generator.branch.blocks] if how.shard else []
     run_stage(stage, generator, batch_loss, config, out, validate, shards)
     return export(stage, model, out)
+
+
+def prepare(stage: str, model: WorldModel, how: FullSizeConfig, seed: int = 0) -> None:
+    """Freeze and free what a stage asks for; what is trained is kept in 32 bit.
+
+    Args:
+        stage: "branch" or "lora".
+        model: Changed in place.
+        how: Adapters, and whether activations are kept.
+        seed: Of the adapters.
+
+    Raises:
+        InputError: If the stage is unknown.
+    """
+    if stage not in STAGES:
+        raise InputError(f"stage must be one of {STAGES} at full size, got {stage!r}")
+    model.requires_grad_(False)
+    if stage == "branch":
+        model.generator.branch.requires_grad_(True)
+    else:
+        torch.manual_seed(seed)
+        add_lora(model.generator, how.lora)
+    for parameter in model.generator.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    model.generator.recompute = how.recompute
 
 
 def sequence_loss(
@@ -210,7 +224,7 @@ def roll_out(model: WorldModel, module: nn.Module, held_out: Sequences, picture:
     before = torch.cat([sequence.preceding, clean], dim=1)
     both = (sequence.target, drawn[:, clean.shape[1] :])
     wanted, made = (model.codec.decode(each, before)[0].clamp(-1.0, 1.0) for each in both)  # [F, 3, H, W]
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         shown = slice(model.frames_per_latent - 1, None, model.frames_per_latent)
         rows = [list(tensor_to_frames(each[shown])) for each in (wanted, made)]
         header = [f"latent frame {number + 1}" for number in range(len(rows[0]))]
@@ -232,12 +246,12 @@ def export(stage: str, model: WorldModel, out: Path) -> Path:
     gathered = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     tensors: dict[str, Any] = get_model_state_dict(model.generator, options=gathered)
     path = out / f"{BRANCH_STEM if stage == 'branch' else ADAPTERS_STEM}.safetensors"
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         if stage == "branch":
             save_part(
                 {name.removeprefix("branch."): tensor for name, tensor in tensors.items()}, BRANCH, path
             )
         else:
             save_part(published_scale(model.generator, tensors), ADAPTERS, path)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
     return path

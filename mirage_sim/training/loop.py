@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -91,6 +91,11 @@ def cell_error(drawn: Tensor, target: Tensor, cells: Tensor) -> Tensor:
     return mean
 
 
+def processes() -> PartialState:
+    """This process among those that `accelerate launch` started, on a GPU each or on the CPU."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def learning_rate_factor(step: int, config: StageConfig) -> float:
     """Share of the peak learning rate at `step`: linear warm-up, then cosine to 5 %."""
     if step < config.warmup:
@@ -127,6 +132,7 @@ def run_stage(
         InputError: If there are shards but one process.
     """
     out.mkdir(parents=True, exist_ok=True)
+    processes()
     accelerator = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=config.accumulate)
     module.to(accelerator.device)
     wrapped = _divide(module, shards, accelerator) if shards else accelerator.prepare(module)

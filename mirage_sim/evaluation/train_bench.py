@@ -1,0 +1,176 @@
+"""Training benchmark: steps at full size with random weights on a GPU, their seconds and peak memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mirage_sim.errors import InputError
+from mirage_sim.evaluation.full_size import full_size_codec
+from mirage_sim.evaluation.report import format_table, show
+from mirage_sim.evaluation.whole_size import Room, random_generator, walk
+from mirage_sim.geometry import make_intrinsics
+from mirage_sim.model.full_size import WAN_5B, full_size_config
+from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.world_model import WorldModel
+from mirage_sim.perception import Seen
+from mirage_sim.sources.latents import EncodedClip, LatentSettings
+from mirage_sim.training.full_size import STAGES, DepthIsKnown, FullSizeConfig, prepare, sequence_loss
+from mirage_sim.training.sequences import Sequences
+
+_FRAMES = 21
+"""Latent frames of a clip of 81 pictures."""
+
+
+@dataclass(frozen=True)
+class TrainBenchConfig:
+    """What is timed.
+
+    Attributes:
+        stages: "branch", "lora".
+        size: Rows and columns of a picture.
+        batch_size: Sequences a step.
+        steps: Steps; the first is left out of the figures.
+        recompute: Whether activations are computed again on the way back.
+        device: Where it runs.
+        seed: Of weights and clips.
+        generator: Shape of the network.
+    """
+
+    stages: tuple[str, ...] = STAGES
+    size: tuple[int, int] = (704, 1280)
+    batch_size: int = 1
+    steps: int = 4
+    recompute: bool = True
+    device: str = "cuda"
+    seed: int = 0
+    generator: GeneratorConfig = field(default_factory=lambda: WAN_5B)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not self.stages or not set(self.stages) <= set(STAGES):
+            raise InputError(f"stages must be among {STAGES}, got {self.stages}")
+        if self.steps < 2 or self.batch_size < 1:
+            raise InputError(
+                "steps must be at least 2, the first being left out, and batch_size 1, "
+                f"got {self.steps} and {self.batch_size}"
+            )
+
+
+class RandomClips:
+    """Stands for a file of latents: a walk through an empty room, in noise, made anew whenever it is read."""
+
+    path = Path("random clips")
+
+    def __init__(self, config: TrainBenchConfig, channels: int, stride: int, temporal: int) -> None:
+        """Lay the clip out.
+
+        Args:
+            config: Tells size and seed.
+            channels: Of a latent frame.
+            stride: Pixels of a cell's side.
+            temporal: Pixel frames of a latent frame.
+        """
+        frames, (height, width) = 1 + temporal * (_FRAMES - 1), config.size
+        told = (channels, stride, temporal, height, width, frames, 1, frames, "bfloat16", (0, 1))
+        self.settings = LatentSettings("random", "", *told)
+        self._seed = config.seed
+
+    def __len__(self) -> int:
+        """One clip."""
+        return 1
+
+    def has_depth(self) -> dict[str, bool]:
+        """It does."""
+        return {"walk": True}
+
+    def clip(self, index: int) -> EncodedClip:
+        """Make the clip."""
+        count, channels, rows, columns = self.settings.latent_shape
+        room, cameras = Room(), walk(count - 1)
+        room.cameras = cameras
+        chance = torch.Generator().manual_seed(self._seed + index)
+        latents = torch.randn(count, channels, rows, columns, generator=chance)
+        lens = make_intrinsics(rows, columns, 75.0).expand(count, 3, 3)
+        depth = room.estimate(Seen(latents, latents, latents[:, 0], latents[:, 0] > 0, None, lens)).depth
+        keep = torch.ones(count, rows, columns, dtype=torch.bool)
+        return EncodedClip("walk", 0, 16.0, latents.bfloat16(), depth, keep, cameras, lens)
+
+
+def bench_train(config: TrainBenchConfig) -> dict[str, Any]:
+    """Time training steps, drawing of sequences included.
+
+    Args:
+        config: What is timed.
+
+    Returns:
+        `stages[name]`: `seconds` of a step (median), `first`, `peak_mib` and `trained` parameters.
+
+    Raises:
+        InputError: If the device is not there.
+    """
+    device = torch.device(config.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device must be one that this machine has, got {config.device!r}")
+    told: dict[str, dict[str, float]] = {}
+    for stage in config.stages:
+        generator = random_generator(config.generator, device, config.seed)
+        codec = full_size_codec().to(device).requires_grad_(False).eval()
+        size = {"height": config.size[0], "width": config.size[1]}
+        settings = full_size_config(generator.config, **size)
+        model = WorldModel(settings, codec, generator, DepthIsKnown())
+        prepare(stage, model, FullSizeConfig(recompute=config.recompute), config.seed)
+        clips: Any = RandomClips(config, codec.channels, codec.spatial_stride, codec.temporal_stride)
+        drawn = Sequences(model, clips)
+        trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=device.type == "cuda")
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        laps = []
+        for step in tqdm(range(config.steps), desc=stage, unit="step", disable=None):
+            began, rng = _now(device), np.random.default_rng([config.seed, step])
+            sequence = drawn.draw(config.batch_size, rng)
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                loss = sequence_loss(model, generator, sequence, rng)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            laps.append(_now(device) - began)
+        told[stage] = {
+            "seconds": median(laps[1:]),
+            "first": laps[0],
+            "peak_mib": torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0,
+            "trained": float(sum(parameter.numel() for parameter in trained)),
+        }
+        del model, generator, codec, trained, optimizer
+    return {"stages": told, "aims": []}
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def train_table(result: Mapping[str, Any]) -> str:
+    """Lay out the figures of `bench_train`."""
+    header, rows = train_rows(result)
+    return format_table(rows, header)
+
+
+def train_rows(result: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Header and rows: seconds and peak memory of a step by stage."""
+    rows = [
+        (name, [f"{each['trained']:,.0f}", show(each["seconds"], 2), show(each["peak_mib"] / 1024, 1)])
+        for name, each in result["stages"].items()
+    ]
+    return ["trained parameters", "s a step", "peak, GiB"], rows
