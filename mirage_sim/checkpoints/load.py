@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from mirage_sim.checkpoints.build import build_codec, build_generator
-from mirage_sim.checkpoints.checkpoint import Checkpoint
 from mirage_sim.checkpoints.folder import holds_checkpoint, open_checkpoint
+from mirage_sim.checkpoints.room import check_room, needed_bytes
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.model.full_size import full_size_config
-from mirage_sim.model.generator import empty_generator
 from mirage_sim.model.offload import check_offload, offload_generator
 from mirage_sim.model.packed import pack_convolutions
 from mirage_sim.model.world_model import CONFIG_FILE, WorldModel, default_dtype, load_folder, settings_checked
@@ -71,7 +70,8 @@ def load_world_model(
         The model in evaluation mode, without gradients.
 
     Raises:
-        InputError: If the device is unknown or not there, a setting does not fit, or no depth can be told.
+        InputError: If the device is unknown, not there or too small, a setting does not fit, or no depth can
+            be told.
         FileFormatError: If a file is missing, truncated, tampered with, or of another kind or version.
         MissingExtraError: If the depth estimator's package is not installed.
     """
@@ -87,11 +87,9 @@ def load_world_model(
         raise FileFormatError(f"name_or_folder must hold {CONFIG_FILE} or full-size weights, got {folder}")
     else:
         beside = Beside(_path(branch), _path(adapters), depth, segmenter)
-        model = _full_size(folder, beside, target, large, offload, settings)
+        model = _full_size(folder, beside, target, large, tiling, offload, settings)
         if compiled:
             model.generator.compile_blocks()
-        if tiling:
-            model.codec.autoencoder.enable_tiling()
         if attention is not None:
             model.generator.set_attention(attention)
         return model
@@ -135,6 +133,7 @@ def _full_size(
     beside: Beside,
     device: torch.device,
     dtype: torch.dtype,
+    tiling: bool,
     waiting: str | None,
     settings: dict[str, Any],
 ) -> WorldModel:
@@ -151,16 +150,19 @@ def _full_size(
             "depth nothing can be remembered"
         )
     check_offload(waiting, device)
-    if device.type == "cuda" and waiting != "blocks":
-        check_room(weight_bytes(checkpoint, dtype), torch.cuda.mem_get_info(device)[0])
+    if device.type == "cuda":
+        needed = needed_bytes(checkpoint, config, dtype, tiling, waiting)
+        check_room(needed, torch.cuda.mem_get_info(device)[0], config)
     segmenter = beside.segmenter or _folder(home / SEGMENTER_FOLDER)
     text = _folder(home / TEXT_FOLDER)
-    codec = build_codec(checkpoint, device, dtype).requires_grad_(False).eval()
+    codec = build_codec(checkpoint, device, dtype)
+    if tiling:
+        codec.autoencoder.enable_tiling()
     generator = build_generator(checkpoint, device if waiting is None else torch.device("cpu"), dtype)
     model = WorldModel(
         config,
         codec,
-        generator.requires_grad_(False).eval(),
+        generator,
         _depth_estimator(Path(depth), device) if isinstance(depth, str | Path) else depth,
         SemanticSegmenter(Path(segmenter), device) if isinstance(segmenter, str | Path) else segmenter,
         TextEncoder(home, device, dtype, config.prompt_tokens) if text is not None else None,
@@ -173,31 +175,6 @@ def _full_size(
 
 def _depth_estimator(folder: Path, device: torch.device) -> DepthEstimator:
     return MapAnythingModel(folder, device) if holds_map_anything(folder) else DepthModel(folder, device)
-
-
-def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
-    """Bytes that the weights of generator and codec take, norms and tables counted as small ones."""
-    shapes = dict(checkpoint.parts)
-    if not checkpoint.branch:
-        shapes["branch"] = empty_generator(checkpoint.config).branch.state_dict()
-    return sum(tensor.numel() for part in shapes.values() for tensor in part.values()) * dtype.itemsize
-
-
-def check_room(needed: int, free: int) -> None:
-    """Raise unless weights fit.
-
-    Args:
-        needed: Bytes of the weights alone.
-        free: Bytes that the device has free.
-
-    Raises:
-        InputError: If they do not.
-    """
-    if needed > free:
-        raise InputError(
-            f"device must have {needed / 2**30:.2f} GiB free for the weights of generator and codec alone, "
-            f"got {free / 2**30:.2f} GiB"
-        )
 
 
 def _path(path: str | Path | None) -> Path | None:

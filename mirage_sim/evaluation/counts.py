@@ -24,11 +24,10 @@ from mirage_sim.evaluation.counts_networks import (
 from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.evaluation.published import SECONDS_PER_FRAME
 from mirage_sim.evaluation.report import Aim
-from mirage_sim.evaluation.whole_size import loaded_shape
 from mirage_sim.memory import Keyframes
 from mirage_sim.memory.config import DTYPES
 from mirage_sim.memory.entries import Entries
-from mirage_sim.model.full_size import PROMPT, WAN_5B, full_size_memory
+from mirage_sim.model.full_size import PROMPT, WAN_5B, full_size_memory, loaded_shape
 from mirage_sim.model.generator import GeneratorConfig
 
 

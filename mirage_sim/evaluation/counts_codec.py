@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from mirage_sim.errors import InputError
-from mirage_sim.evaluation.counts_meter import Flops
+from mirage_sim.model.meter import Flops
 
 _GROUP = 4  # frames of a later call
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mirage_sim.evaluation.counts_meter import Flops
 from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.meter import Flops
 
 TIME_FREQUENCIES = 256  # channels of a noise level before it is embedded
 

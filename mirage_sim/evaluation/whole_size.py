@@ -16,27 +16,12 @@ from torch import Tensor
 from mirage_sim.evaluation.full_size import cache
 from mirage_sim.geometry import from_yaw_pitch, ray_directions, rescale_intrinsics
 from mirage_sim.model.codec import WanCodec
-from mirage_sim.model.full_size import CHUNK, PUBLISHED_SAMPLER, full_size_config
-from mirage_sim.model.generator import Generator, GeneratorConfig, empty_generator
+from mirage_sim.model.full_size import CHUNK, PUBLISHED_SAMPLER, full_size_config, loaded_shape
+from mirage_sim.model.generator import Generator, GeneratorConfig
 from mirage_sim.model.sampler import SamplerConfig
-from mirage_sim.model.world_model import WorldModel, stays_float32
+from mirage_sim.model.world_model import WorldModel
 from mirage_sim.perception import Perceived, Seen
 from mirage_sim.world import World
-
-
-def loaded_shape(config: GeneratorConfig) -> Generator:
-    """Build a generator without values in the types in which it is loaded: norms in 32 bit, else bfloat16.
-
-    Args:
-        config: Its shape.
-
-    Returns:
-        The generator, for inference.
-    """
-    generator = empty_generator(config)
-    for name, parameter in generator.named_parameters():
-        parameter.data = parameter.data.to(torch.float32 if stays_float32(name) else torch.bfloat16)
-    return generator.requires_grad_(False).eval()
 
 
 def random_generator(config: GeneratorConfig, device: torch.device, seed: int = 0) -> Generator:
@@ -87,8 +72,8 @@ class Room:
 
 
 def walk(steps: int) -> Tensor:
-    """Cameras [steps + 1, 4, 4] on a circle of 2 m in the room, looking ahead; a lap has 40 steps."""
-    angle = torch.linspace(0.0, 2.0 * math.pi * steps / 40.0, steps + 1)
+    """Cameras [steps + 1, 4, 4] on a circle of 2 m in the room, looking ahead; a lap has 160 steps."""
+    angle = torch.linspace(0.0, 2.0 * math.pi * steps / 160.0, steps + 1)
     places = torch.stack([2.0 * angle.sin(), -2.0 * angle.cos(), torch.zeros_like(angle)], dim=-1)
     return from_yaw_pitch(places, angle)
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from mirage_sim.memory import MemoryConfig
 from mirage_sim.model.condition import condition_channels
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.generator import Generator, GeneratorConfig, empty_generator
 from mirage_sim.model.sampler import SamplerConfig
-from mirage_sim.model.world_model import WorldModelConfig
+from mirage_sim.model.world_model import WorldModelConfig, stays_float32
 
 WAN_5B = GeneratorConfig(
     channels=48,
@@ -64,3 +66,19 @@ def full_size_config(generator: GeneratorConfig, **settings: Any) -> WorldModelC
     }
     parts = {"codec": None, "depth_head": None, "resampler": None, "refiner": None}
     return WorldModelConfig(generator=generator, **{**published, **parts, **settings})
+
+
+def loaded_shape(config: GeneratorConfig, dtype: torch.dtype = torch.bfloat16) -> Generator:
+    """Build a generator without values in the types in which it is loaded: norms in 32 bit.
+
+    Args:
+        config: Its shape.
+        dtype: Of the rest.
+
+    Returns:
+        The generator, for inference.
+    """
+    generator = empty_generator(config)
+    for name, parameter in generator.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if stays_float32(name) else dtype)
+    return generator.requires_grad_(False).eval()

@@ -30,7 +30,7 @@ from mirage_sim.training.distil import train_distil
 from mirage_sim.training.full_size import FullSizeConfig, open_to_train, train_full_size
 from mirage_sim.training.generator import train_generator
 from mirage_sim.training.guide import train_guide
-from mirage_sim.training.loop import StageConfig
+from mirage_sim.training.loop import StageConfig, processes
 from mirage_sim.training.refine import train_refine
 from mirage_sim.training.resample import train_resample
 from mirage_sim.training.samples import encode_clips
@@ -221,6 +221,8 @@ def _train_at_full_size(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     model, clips = open_to_train(args.world_model, args.latents, branch, **settings)
     held_out = None if args.held_out is None else open_latents(args.held_out, clips.settings.codec_sha256)
     written = train_full_size(args.stage, model, clips, held_out, config, out, how)
+    if not processes().is_main_process:
+        return {}
     return {"weights": str(written), "log": str(out / f"{args.stage}.jsonl")}
 
 

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.checkpoints import load_world_model, open_checkpoint, save_checkpoint
-from mirage_sim.checkpoints.load import check_room, weight_bytes
+from mirage_sim.checkpoints import Checkpoint, load_world_model, open_checkpoint, save_checkpoint
+from mirage_sim.checkpoints.room import check_room, needed_bytes
+from mirage_sim.checkpoints.shapes import codec_arguments
 from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.geometry import from_yaw_pitch
+from mirage_sim.model.full_size import WAN_5B, full_size_config
+from mirage_sim.model.generator import Generator
+from mirage_sim.model.offload import KINDS
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.perception import DepthModel, MapAnythingModel
 from mirage_sim.world import World
@@ -157,15 +162,40 @@ def test_attention_is_computed_as_asked_for_in_backbone_and_branch(folder):
             load_world_model(folder, attention=name, **SMALL)
 
 
-def test_weights_that_do_not_fit_are_told_in_figures(folder):
+def test_what_does_not_fit_is_told_in_figures(folder):
     checkpoint = open_checkpoint(folder)
     model = load_world_model(folder, dtype=FLOAT, **SMALL)
     networks = (model.generator, model.codec.autoencoder)
-    needed = weight_bytes(checkpoint, FLOAT)
-    assert needed == 4 * sum(weight.numel() for part in networks for weight in part.parameters())
-    check_room(needed, needed)
-    with pytest.raises(InputError, match=r"device must have 10\.00 GiB free .*, got 8\.00 GiB"):
-        check_room(10 * 2**30, 8 * 2**30)
+    weights = 4 * sum(weight.numel() for part in networks for weight in part.parameters())
+    plain = needed_bytes(checkpoint, model.config, FLOAT)
+    assert weights < plain < 20 * weights
+    by_kind = {kind: needed_bytes(checkpoint, model.config, FLOAT, offload=kind) for kind in KINDS}
+    assert by_kind["blocks"] < plain
+    assert by_kind["networks"] <= plain
+    larger = replace(model.config, height=256, width=256)
+    assert needed_bytes(checkpoint, larger, FLOAT) > 4 * (plain - weights)
+    check_room(plain, plain, model.config)
+    told = r"device must have 10\.00 GiB free for weights and 2 latent frames of 32x64, got 8\.00 GiB"
+    with pytest.raises(InputError, match=told):
+        check_room(10 * 2**30, 8 * 2**30, model.config)
+
+
+def test_the_published_size_needs_about_what_was_measured():
+    """Peaks of an H100 with random weights: 25.8 GiB, and 12.0 where all but two blocks wait."""
+    with torch.device("meta"):
+        generator = Generator(WAN_5B)
+    autoencoder = full_size_codec("meta").autoencoder
+    checkpoint = Checkpoint(
+        WAN_5B,
+        generator.backbone.state_dict(),
+        generator.branch.state_dict(),
+        codec=autoencoder.state_dict(),
+        codec_config=codec_arguments(autoencoder.config),
+    )
+    config = full_size_config(WAN_5B)
+    for kind, measured in ((None, 25.8), ("blocks", 12.0)):
+        needed = needed_bytes(checkpoint, config, torch.bfloat16, offload=kind) / 2**30
+        assert 0.95 < needed / measured < 1.0
 
 
 def test_parts_of_the_full_size_do_not_go_with_the_embedded_model(folder):

@@ -30,7 +30,6 @@ from mirage_sim.evaluation.counts_formulas import (
     text_flops,
     text_parameters,
 )
-from mirage_sim.evaluation.counts_meter import Flops, by_kind, measure, peak_with_matrix
 from mirage_sim.evaluation.counts_networks import (
     count_codec,
     count_networks,
@@ -41,11 +40,11 @@ from mirage_sim.evaluation.counts_networks import (
 from mirage_sim.evaluation.counts_report import counts_table
 from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.evaluation.results import write_results
-from mirage_sim.evaluation.whole_size import loaded_shape
 from mirage_sim.memory import SpatialMemory
 from mirage_sim.model.codec import WanCodec
-from mirage_sim.model.full_size import WAN_5B, full_size_memory
+from mirage_sim.model.full_size import WAN_5B, full_size_memory, loaded_shape
 from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.meter import Flops, by_kind, measure, peak_with_matrix
 from tests.models import wan22_autoencoder
 
 TINY = GeneratorConfig(4, 7, 2, 12, 3, 32, 16, (1, 2, 2), 2)

@@ -1,4 +1,4 @@
-"""Meter of the counts: what a call multiplies and keeps alive, from a model without weights.
+"""Meter: what a call multiplies and keeps alive, from a model without weights.
 
 Tensors on the "meta" device have shapes and no values, so that a model of any size runs in no memory. What is
 alive is the eager code's: the sum of all tensors but the weights at its worst moment, without workspaces of

@@ -1,0 +1,58 @@
+"""Training at full size by two processes that `accelerate launch` starts, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.full_size import write_full_size
+from tests.training.test_full_size import encode, room_clip
+
+LAUNCH = (
+    *("-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_machines", "1"),
+    *("--num_processes", "2", "--mixed_precision", "bf16", "--dynamo_backend", "no"),
+    *("-m", "mirage_sim.cli.main", "train"),
+)
+SHORT = ("--segment-length", "2", "--log-every", "1", "--validate-every", "2", "--seed", "1")
+
+
+def launch(place: Path, out: str, *options: str) -> subprocess.CompletedProcess[str]:
+    files = ("--world-model", "wan", "--latents", "clips.h5", "--held-out", "clips.h5")
+    return subprocess.run(
+        [sys.executable, *LAUNCH, *options, *files, *SHORT, "--out", out],
+        cwd=place,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["branch", "lora"])
+def test_whole_and_divided_weights_learn_the_same(tmp_path: Path, stage: str) -> None:
+    folder = write_full_size(tmp_path / "wan")
+    encode(folder, tmp_path / "clips.h5", room_clip("a", 0), room_clip("b", 1))
+    for out, options in (("whole", ()), ("parts", ("--shard",))):
+        done = launch(tmp_path, out, stage, "--steps", "2", *options)
+        assert done.returncode == 0, done.stderr
+        kept = tmp_path / out / stage / "00000002"
+        assert len(list(kept.glob("*.distcp"))) == 2
+    name = "memory_branch" if stage == "branch" else "lora"
+    whole, parts = (load_file(tmp_path / out / f"{name}.safetensors") for out in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert max(float((whole[key] - parts[key]).abs().max()) for key in whole) < 1e-6
+    logs = [(tmp_path / out / f"{stage}.jsonl").read_text().splitlines() for out in ("whole", "parts")]
+    first, second = (json.loads(log[-1]) for log in logs)
+    assert first == pytest.approx(second, rel=1e-4)
+    # Nothing is left to do, and that is what it does; another length is refused.
+    assert launch(tmp_path, "parts", stage, "--steps", "2", "--shard").returncode == 0
+    refused = launch(tmp_path, "parts", stage, "--steps", "3", "--shard")
+    assert refused.returncode != 0
+    assert "name another folder or delete the checkpoint" in refused.stderr
