@@ -59,15 +59,17 @@ class Setting:
 
 _ALL = (("text", "generator", "codec"),)
 _TEXT_FIRST = (("text",), ("generator", "codec"))
-_ONE_BY_ONE = (("text",), ("generator",), ("codec",))
+_GENERATOR_LEAVES = (("text",), ("generator", "resting codec"), ("codec",))
+_BLOCK_BY_BLOCK = (("text",), ("blocks", "codec"))
 SETTINGS = (
     Setting("all three networks on the card, attention with its matrix", _ALL, False, True),
     Setting("all three networks on the card", _ALL, False),
     Setting("the same, decoding in tiles", _ALL, True),
     Setting("text encoder gone after the prompt", _TEXT_FIRST, False),
     Setting("the same, decoding in tiles", _TEXT_FIRST, True),
-    Setting("one network on the card at a time", _ONE_BY_ONE, False),
-    Setting("the same, decoding in tiles", _ONE_BY_ONE, True),
+    Setting("generator on the card while it is used", _GENERATOR_LEAVES, False),
+    Setting("two blocks of the generator on the card at a time", _BLOCK_BY_BLOCK, False),
+    Setting("the same, decoding in tiles", _BLOCK_BY_BLOCK, True),
 )
 
 
@@ -99,7 +101,8 @@ def needed_bytes(
 
     Args:
         setting: What is on the card when.
-        weights: Bytes of `generator`, `codec` and, where it is known, `text`.
+        weights: Bytes of `generator`, of it with only two `blocks`, of `codec`, used or `resting codec`, and,
+            where it is known, `text`.
         peaks: Bytes alive beside the weights in `generate`, `generate_matrix`, `decode`, `decode_tiled`,
             `encode` and `prompt`.
         world_bytes: What stays between the calls: the memory of a world and its latents.
@@ -110,6 +113,8 @@ def needed_bytes(
     calls = {
         "text": peaks.get("prompt", 0),
         "generator": peaks["generate_matrix" if setting.matrix else "generate"],
+        "blocks": peaks["generate"],
+        "resting codec": 0,
         "codec": max(peaks["decode_tiled" if setting.tiled else "decode"], peaks["encode"]),
     }
     most = 0
