@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "agents": {"geometry", "memory", "model", "world", "envs"},
     "training": {
         *("geometry", "memory", "model", "baselines", "world", "scenes", "recording", "evaluation"),
+        *("checkpoints", "perception", "sources", "text"),
     },
     "evaluation": {
         *("geometry", "memory", "model", "baselines", "world", "scenes", "recording", "envs", "agents"),

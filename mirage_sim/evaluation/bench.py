@@ -18,12 +18,11 @@ from mirage_sim.evaluation.options import add_model_options, add_out_option, fin
 from mirage_sim.evaluation.read_bench import ReadBenchConfig, bench_read, read_table
 from mirage_sim.evaluation.size_bench import SizeBenchConfig, bench_size, size_table
 from mirage_sim.evaluation.step_bench import StepBenchConfig, bench_step, step_table
-from mirage_sim.evaluation.train_bench import TrainBenchConfig, bench_train, train_table
 from mirage_sim.model.offload import KINDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `step`, `read`, `memory`, `counts`, `full-size` and `train`.
+    """Add `step`, `read`, `memory`, `counts` and `full-size`.
 
     Args:
         parser: Of `mirage-sim bench`.
@@ -105,16 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--tiling", action="store_true", help="decode in tiles")
     size.add_argument("--attention", default=told.attention, help="back end of diffusers")
     size.add_argument("--seed", type=int, default=0, help="of weights and noise (default: %(default)s)")
-    train = kinds.add_parser("train", help="training steps at full size with random weights, on a GPU")
-    add_out_option(train, "bench-train")
-    train.add_argument("--device", default=TrainBenchConfig.device, help="(default: %(default)s)")
-    train.add_argument("--stages", nargs="+", default=list(TrainBenchConfig.stages), help="branch, lora")
-    train.add_argument("--size", type=int, nargs=2, default=list(TrainBenchConfig.size), help="rows, columns")
-    train.add_argument("--batch-size", type=int, default=1, help="sequences a step (default: %(default)s)")
-    train.add_argument("--steps", type=int, default=TrainBenchConfig.steps, help="(default: %(default)s)")
-    train.add_argument("--keep-activations", action="store_true", help="rather than compute them again")
-    train.add_argument("--seed", type=int, default=0, help="of weights and clips (default: %(default)s)")
-    for each in (step, read, memory, counts, size, train):
+    for each in (step, read, memory, counts, size):
         each.add_argument("--threads", type=int, help="threads of torch (default: as it finds the machine)")
 
 
@@ -178,20 +168,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         result = bench_size(sizes)
         return finish(
             "bench full-size", args, sizes, None, result, size_table(result), time.perf_counter() - began
-        )
-    if args.bench == "train":
-        trained = TrainBenchConfig(
-            stages=tuple(args.stages),
-            size=tuple(args.size),
-            batch_size=args.batch_size,
-            steps=args.steps,
-            recompute=not args.keep_activations,
-            device=args.device,
-            seed=args.seed,
-        )
-        result = bench_train(trained)
-        return finish(
-            "bench train", args, trained, None, result, train_table(result), time.perf_counter() - began
         )
     steps = StepBenchConfig(args.steps, args.warm_up, args.vector, args.seed)
     model = load_model(args)

@@ -3,14 +3,15 @@
 All stages share one run folder: `clips/` holds the recordings, `model/` the world model as trained so far,
 and each stage its checkpoint, log and plot. A stage that was interrupted goes on where it was.
 
-With `--world-model FOLDER` the stages "branch" and "lora" train full-size weights on a file of latents.
+With `--world-model FOLDER` the stages "branch" and "lora" train full-size weights on a file of latents;
+"bench" times their steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ import torch
 from mirage_sim.baselines.weights import KINDS
 from mirage_sim.checkpoints.published import BRANCH_STEM
 from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.evaluation.report import hardware, write_json
 from mirage_sim.model.lora import LoRAConfig
 from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel, load_folder
 from mirage_sim.sources.latents import open_latents
 from mirage_sim.training.baselines import train_baseline
+from mirage_sim.training.bench import TrainBenchConfig, bench_train, train_table
 from mirage_sim.training.codec import train_codec
 from mirage_sim.training.data import ClipsConfig, read_clips, record_clips
 from mirage_sim.training.depth import train_depth
@@ -51,6 +54,7 @@ STAGES = (
     "distil",
     *BASELINES,
     "export",
+    "bench",
 )
 
 
@@ -108,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that record (data)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--to", type=Path, help="folder that receives the model (export)")
-    full = parser.add_argument_group("full size (branch, lora)")
+    full = parser.add_argument_group("full size (branch, lora, bench)")
     full.add_argument("--world-model", type=Path, help="folder of full-size weights")
     full.add_argument("--latents", type=Path, help="training clips that `mirage-sim encode` wrote")
     full.add_argument("--held-out", type=Path, help="validation clips, likewise")
@@ -138,6 +142,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         FileFormatError: If an earlier stage is missing.
     """
     out: Path = args.out
+    if args.stage == "bench":
+        return _bench(args, out)
     if args.world_model is not None:
         return _train_at_full_size(args, out)
     if args.stage == "data":
@@ -224,6 +230,20 @@ def _train_at_full_size(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     if not processes().is_main_process:
         return {}
     return {"weights": str(written), "log": str(out / f"{args.stage}.jsonl")}
+
+
+def _bench(args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    config = TrainBenchConfig(
+        steps=args.steps or TrainBenchConfig.steps,
+        batch_size=args.batch_size or TrainBenchConfig.batch_size,
+        recompute=not args.keep_activations,
+        device=best_device(),
+        seed=args.seed,
+    )
+    result = bench_train(config)
+    print(train_table(result))
+    report = {"command": "train bench", "settings": asdict(config), "hardware": hardware(config.device)}
+    return {"report": str(write_json(out / "bench.json", report | {"figures": result}))}
 
 
 def load_trained(folder: Path) -> WorldModel:

@@ -180,6 +180,7 @@ def test_what_does_not_fit_is_told_in_figures(folder):
         check_room(10 * 2**30, 8 * 2**30, model.config)
 
 
+@pytest.mark.slow
 def test_the_published_size_needs_about_what_was_measured():
     """Peaks of an H100 with random weights: 25.8 GiB, and 12.0 where all but two blocks wait."""
     with torch.device("meta"):

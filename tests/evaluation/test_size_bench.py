@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from mirage_sim.errors import InputError
-from mirage_sim.evaluation import size_bench, train_bench
+from mirage_sim.evaluation import size_bench
 from mirage_sim.evaluation.counts_formulas import PassShape, generator_flops
 from mirage_sim.evaluation.size_bench import SizeBenchConfig, bench_size, size_table
-from mirage_sim.evaluation.train_bench import TrainBenchConfig, bench_train, train_table
 from mirage_sim.evaluation.whole_size import Room, random_generator, walk, whole_chunks
 from mirage_sim.geometry import make_intrinsics, rescale_intrinsics, unproject
 from mirage_sim.model.codec import WanCodec
@@ -89,18 +88,3 @@ def test_bad_settings_are_refused() -> None:
 def test_a_missing_device_is_told() -> None:
     with pytest.raises(InputError, match="device must be one that this machine has"):
         bench_size(SizeBenchConfig())
-
-
-def test_training_steps_are_timed_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_bench, "full_size_codec", small_codec)
-    result = bench_train(TrainBenchConfig(size=(64, 96), steps=2, device="cpu", generator=SHAPE))
-    assert list(result["stages"]) == ["branch", "lora"]
-    assert all(each["seconds"] > 0 for each in result["stages"].values())
-    with torch.device("meta"):
-        shape = Generator(SHAPE)
-    assert result["stages"]["branch"]["trained"] == sum(p.numel() for p in shape.branch.parameters())
-    assert "lora" in train_table(result)
-    with pytest.raises(InputError, match="stages must be among"):
-        TrainBenchConfig(stages=("finetune",))
-    with pytest.raises(InputError, match="steps must be at least 2"):
-        TrainBenchConfig(steps=1)

@@ -1,4 +1,4 @@
-"""Training benchmark: steps at full size with random weights on a GPU, their seconds and peak memory."""
+"""Benchmark: training steps at full size with random weights on a GPU, their seconds and peak memory."""
 
 from __future__ import annotations
 
@@ -115,11 +115,11 @@ def bench_train(config: TrainBenchConfig) -> dict[str, Any]:
         `stages[name]`: `seconds` of a step (median), `first`, `peak_mib` and `trained` parameters.
 
     Raises:
-        InputError: If the device is not there.
+        InputError: If the published shape is asked for without a GPU.
     """
     device = torch.device(config.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device must be one that this machine has, got {config.device!r}")
+    if config.generator == WAN_5B and device.type != "cuda":
+        raise InputError(f"bench must run on a CUDA device at the published size, got {config.device!r}")
     told: dict[str, dict[str, float]] = {}
     for stage in config.stages:
         generator = random_generator(config.generator, device, config.seed)
@@ -152,7 +152,7 @@ def bench_train(config: TrainBenchConfig) -> dict[str, Any]:
             "trained": float(sum(parameter.numel() for parameter in trained)),
         }
         del model, generator, codec, trained, optimizer
-    return {"stages": told, "aims": []}
+    return {"stages": told}
 
 
 def _now(device: torch.device) -> float:
@@ -163,14 +163,8 @@ def _now(device: torch.device) -> float:
 
 def train_table(result: Mapping[str, Any]) -> str:
     """Lay out the figures of `bench_train`."""
-    header, rows = train_rows(result)
-    return format_table(rows, header)
-
-
-def train_rows(result: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Header and rows: seconds and peak memory of a step by stage."""
     rows = [
         (name, [f"{each['trained']:,.0f}", show(each["seconds"], 2), show(each["peak_mib"] / 1024, 1)])
         for name, each in result["stages"].items()
     ]
-    return ["trained parameters", "s a step", "peak, GiB"], rows
+    return format_table(rows, ["trained parameters", "s a step", "peak, GiB"])
