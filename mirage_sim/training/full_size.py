@@ -5,7 +5,7 @@ Source: paper, section on training: two stages; noise levels drawn anew for ever
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,22 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from mirage_sim.checkpoints import load_world_model
+from mirage_sim.checkpoints import build_codec, build_generator, open_checkpoint
 from mirage_sim.checkpoints.build import published_scale
+from mirage_sim.checkpoints.load import TEXT_FOLDER
 from mirage_sim.checkpoints.names import ADAPTERS, BRANCH
 from mirage_sim.checkpoints.published import ADAPTERS_STEM, BRANCH_STEM, save_part
-from mirage_sim.errors import InputError, StateError
+from mirage_sim.errors import FileFormatError, InputError, StateError
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.evaluation.report import write_sheet
+from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.images import tensor_to_frames
 from mirage_sim.model.lora import LoRAConfig, add_lora
 from mirage_sim.model.sampler import sample, shift_sigma
-from mirage_sim.model.world_model import WorldModel
+from mirage_sim.model.world_model import WorldModel, default_dtype, settings_checked
 from mirage_sim.perception import Perceived, Seen
 from mirage_sim.sources.latents import LatentFile, codec_hash, open_latents
+from mirage_sim.text import TextEncoder
 from mirage_sim.training.loop import BatchLoss, StageConfig, processes, run_stage
 from mirage_sim.training.sequences import Sequence, Sequences, SequencesConfig
 
@@ -62,14 +65,15 @@ class DepthIsKnown:
 
 
 def open_to_train(
-    folder: Path, latents: Path, branch: Path | None = None, **settings: Any
+    folder: Path, latents: Path, branch: Path | None = None, published: bool = False, **settings: Any
 ) -> tuple[WorldModel, LatentFile]:
     """Open full-size weights and a file of latents that their codec encoded.
 
     Args:
-        folder: See `load_world_model`.
+        folder: Weights of backbone and codec, see `open_checkpoint`.
         latents: What `mirage-sim encode` wrote; it tells the size of the pictures.
         branch: Published file of a memory branch; a new one if `None` and the folder has none.
+        published: Whether a new branch sees what the published one does, rather than mask and geometry.
         settings: Further fields of `WorldModelConfig` that are to differ, such as `segment_length`.
 
     Returns:
@@ -79,10 +83,23 @@ def open_to_train(
         InputError: If a setting does not fit.
         FileFormatError: If a file is missing, damaged, or of another codec.
     """
-    told = LatentFile(latents).settings
-    settings = {"height": told.height, "width": told.width} | settings
-    model = load_world_model(folder, processes().device, branch=branch, depth=DepthIsKnown(), **settings)
-    return model, open_latents(latents, codec_hash(model.codec))
+    told, device = LatentFile(latents).settings, processes().device
+    dtype = default_dtype(device)
+    checkpoint = open_checkpoint(folder, branch)
+    if not checkpoint.codec:
+        raise FileFormatError(f"{folder} must hold the codec, too, got {list(checkpoint.parts)}")
+    if published and not checkpoint.branch:
+        shape = replace(checkpoint.config, condition_channels=2 * checkpoint.config.channels)
+        checkpoint = replace(checkpoint, config=shape)
+    with settings_checked("settings", settings):
+        sizes = {"height": told.height, "width": told.width}
+        config = full_size_config(checkpoint.config, **sizes | settings)
+    codec, generator = build_codec(checkpoint, device, dtype), build_generator(checkpoint, device, dtype)
+    text = None
+    if (folder / TEXT_FOLDER).is_dir():
+        text = TextEncoder(folder, device, dtype, config.prompt_tokens)
+    model = WorldModel(config, codec, generator, DepthIsKnown(), text_encoder=text)
+    return model, open_latents(latents, codec_hash(codec))
 
 
 def train_full_size(

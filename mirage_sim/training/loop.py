@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -129,10 +130,12 @@ def run_stage(
 
     Raises:
         FileFormatError: If the checkpoint belongs to another configuration of the stage.
-        InputError: If there are shards but one process.
+        InputError: If there are shards but one process, or accelerate is to divide the weights its own way.
     """
     out.mkdir(parents=True, exist_ok=True)
-    processes()
+    kind = processes().distributed_type
+    if os.environ.get("ACCELERATE_USE_FSDP", "") == "true" or "DEEPSPEED" in str(kind):
+        raise InputError("accelerate must be started without FSDP and DeepSpeed: --shard divides the weights")
     accelerator = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=config.accumulate)
     module.to(accelerator.device)
     wrapped = _divide(module, shards, accelerator) if shards else accelerator.prepare(module)

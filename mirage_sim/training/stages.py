@@ -118,6 +118,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     full.add_argument("--held-out", type=Path, help="validation clips, likewise")
     full.add_argument("--prompts", type=Path, help="stored embedding, or a folder of <video>.safetensors")
     full.add_argument("--branch", type=Path, help="memory branch to go on from (default: that of the run)")
+    full.add_argument(
+        "--published-condition", action="store_true", help="let a new branch see what the published one does"
+    )
     full.add_argument("--segment-length", type=int, help="latent frames of a target (default: 8)")
     full.add_argument("--accumulate", type=int, default=1, help="batches of a step (default: %(default)s)")
     full.add_argument("--rank", type=int, default=32, help="of the adapters (default: %(default)s)")
@@ -144,6 +147,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     out: Path = args.out
     if args.stage == "bench":
         return _bench(args, out)
+    if args.latents is not None and args.world_model is None:
+        raise InputError("world_model must name a folder of full-size weights beside latents, got nothing")
     if args.world_model is not None:
         return _train_at_full_size(args, out)
     if args.stage == "data":
@@ -224,7 +229,9 @@ def _train_at_full_size(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     trained = out / f"{BRANCH_STEM}.safetensors"
     branch = args.branch or (trained if args.stage == "lora" and trained.is_file() else None)
     settings = {} if args.segment_length is None else {"segment_length": args.segment_length}
-    model, clips = open_to_train(args.world_model, args.latents, branch, **settings)
+    model, clips = open_to_train(args.world_model, args.latents, branch, args.published_condition, **settings)
+    if args.stage == "lora" and not bool(model.generator.branch.after_proj[0].weight.any()):
+        raise InputError(f"branch must name a trained memory branch for lora, or {trained} be one, got none")
     held_out = None if args.held_out is None else open_latents(args.held_out, clips.settings.codec_sha256)
     written = train_full_size(args.stage, model, clips, held_out, config, out, how)
     if not processes().is_main_process:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mirage_sim.cli.main import main
+from mirage_sim.cli.main import EXIT_ERROR, main
 from mirage_sim.cli.rollout import RECORDING
 from mirage_sim.recording import HDF5Reader
 from tests.full_size import write_full_size
@@ -31,6 +31,7 @@ def test_downloads_become_a_trained_model_in_the_environment(
     call("embed", "wan", "--prompt", "a room", "--out", "room.safetensors")
     files = ("--world-model", "wan", "--latents", "clips.h5", "--held-out", "clips.h5", "--out", "runs")
     short = ("--segment-length", "2", "--steps", "2", "--log-every", "1", "--prompts", "room.safetensors")
+    assert main(["train", "lora", *files, *short]) == EXIT_ERROR  # no branch has been trained
     for stage in ("branch", "lora"):
         call("train", stage, *files, *short)
         lines = (tmp_path / "runs" / f"{stage}.jsonl").read_text().splitlines()

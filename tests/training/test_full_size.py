@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mirage_sim import load_world_model
 from mirage_sim.checkpoints import build_codec, open_checkpoint
@@ -142,6 +143,25 @@ def test_a_stage_trains_its_part_and_exports_it(files, tmp_path, stage):
     assert np.isfinite([log[1][name] for name in ("loss", "validation", "rollout_psnr")]).all()
     assert (tmp_path / f"{stage}-rollout.png").stat().st_size > 1000
     assert (tmp_path / f"{stage}.png").is_file()
+
+
+def test_a_new_branch_may_see_what_the_published_one_does(files, tmp_path):
+    model, clips = open_to_train(*files, published=True, segment_length=2, prompt_tokens=6)
+    channels = model.config.generator.channels
+    sequence = Sequences(model, clips).draw(1, np.random.default_rng(0))
+    assert sequence.condition.shape[2] == 2 * channels
+    assert torch.equal(sequence.condition[0, :, channels:], model.constant(5))
+    written = train_full_size("branch", model, clips, None, CONFIG, tmp_path, QUIET)
+    again, _ = open_to_train(*files, branch=written, segment_length=2, prompt_tokens=6)
+    assert again.config.published_condition
+    assert load_file(written)["vace_patch_embedding.weight"].shape[1] == 2 * channels
+
+
+def test_weights_divided_another_way_are_refused(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    model, clips = opened(files)
+    with pytest.raises(InputError, match="accelerate must be started without FSDP"):
+        train_full_size("branch", model, clips, None, CONFIG, tmp_path, QUIET)
 
 
 def test_recomputed_activations_give_the_same_gradients(files):
