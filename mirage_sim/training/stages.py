@@ -230,7 +230,7 @@ def _train_at_full_size(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     branch = args.branch or (trained if args.stage == "lora" and trained.is_file() else None)
     settings = {} if args.segment_length is None else {"segment_length": args.segment_length}
     model, clips = open_to_train(args.world_model, args.latents, branch, args.published_condition, **settings)
-    if args.stage == "lora" and not bool(model.generator.branch.after_proj[0].weight.any()):
+    if args.stage == "lora" and not bool(next(model.generator.branch.after_proj.parameters()).any()):
         raise InputError(f"branch must name a trained memory branch for lora, or {trained} be one, got none")
     held_out = None if args.held_out is None else open_latents(args.held_out, clips.settings.codec_sha256)
     written = train_full_size(args.stage, model, clips, held_out, config, out, how)
