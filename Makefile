@@ -1,5 +1,6 @@
 # make demo   set everything up and walk through a generated place: video, contact sheet, HDF5 in out/demo
 # make test   set everything up and run the quick tests
+# make slow   the tests that take longer: examples, training by several processes
 # make lint   ruff and mypy
 # make results  measure everything again (hours) and write the tables of README.md and docs from what came out
 # make clean  remove the virtual environment and what was built
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO ?= out/demo
 
-.PHONY: demo test lint results clean
+.PHONY: demo test slow lint results clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -22,6 +23,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "slow and not gpu"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
