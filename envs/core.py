@@ -23,7 +23,6 @@ from mirage_sim.envs.timings import Timings
 from mirage_sim.errors import FileFormatError, StateError
 from mirage_sim.geometry import check_pose, interpolate_poses
 from mirage_sim.model.images import tensor_to_frames
-from mirage_sim.model.world_model import settings_checked
 from mirage_sim.world import Segment, World, WorldState
 from mirage_sim.world.prompts import Prompts, embed_prompts
 
@@ -87,10 +86,7 @@ class ExploreCore:
             num_worlds: Number of worlds B.
         """
         self.config, self.num_worlds = config, num_worlds
-        self.model = shared_model(config.world_model, config.device)
-        if config.model_settings:
-            with settings_checked("model_settings", config.model_settings):
-                self.model = self.model.with_settings(**config.model_settings)
+        self.model = shared_model(config.world_model, config.device, config.model_settings)
         self.world = World(self.model, num_worlds, memory=config.memory)
         self._prompt = None
         if config.prompt is not None:

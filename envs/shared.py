@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mirage_sim.checkpoints import load_world_model
+from mirage_sim.checkpoints.folder import holds_checkpoint
 from mirage_sim.errors import InputError
-from mirage_sim.model.world_model import WorldModel
+from mirage_sim.model.world_model import WorldModel, settings_checked
 
-_Key = tuple[str, str, tuple[tuple[int, int], ...]]
+_Settings = Mapping[str, int | float]
+_Key = tuple[str, str, tuple[tuple[int, int], ...], tuple[tuple[str, int | float], ...]]
 _models: dict[_Key, WorldModel] = {}
 
 
-def shared_model(world_model: str | Path | WorldModel, device: str) -> WorldModel:
+def shared_model(
+    world_model: str | Path | WorldModel, device: str, settings: _Settings | None = None
+) -> WorldModel:
     """Find or load a model.
 
     Args:
-        world_model: "embedded", a folder, or a model, which is given back as it is.
+        world_model: "embedded", a folder, or a model, which is given back as it is but for the settings.
         device: Where it is to be.
+        settings: Fields of its config that are to differ.
 
     Returns:
-        The model that every environment with the same arguments gets. A folder that has changed since is
-        loaded, and checked, anew.
+        The model that every environment with the same arguments gets; others share its weights, unless these
+        are full-size ones, where the settings decide what fits. A folder that has changed since is loaded,
+        and checked, anew.
 
     Raises:
-        InputError: If the device is unknown or not there, or is not the one of a model given.
+        InputError: If the device is unknown or not there, or is not the one of a model given, or a setting is
+            unknown or does not fit.
         FileFormatError: If the folder holds no sound model.
     """
+    with settings_checked("model_settings", settings or {}):
+        return _find(world_model, device, dict(settings or {}))
+
+
+def _find(world_model: str | Path | WorldModel, device: str, given: dict[str, Any]) -> WorldModel:
     if isinstance(world_model, WorldModel):
         if device != "cpu" and torch.device(device).type != world_model.device.type:
             raise InputError(f"device must be the model's own, {world_model.device}, got {device!r}")
-        return world_model
-    key = (_resolved(world_model), str(device), _versions(world_model))
+        return world_model.with_settings(**given) if given else world_model
+    full_size = str(world_model) != "embedded" and holds_checkpoint(Path(world_model))
+    first = given if full_size else {}
+    key = (_resolved(world_model), str(device), _versions(world_model), tuple(sorted(first.items())))
     if key not in _models:
-        _models[key] = load_world_model(world_model, device=device)
-        for older in [other for other in _models if other[:2] == key[:2] and other != key]:
+        _models[key] = load_world_model(world_model, device=device, **first)
+        for older in [other for other in _models if other[:2] == key[:2] and other[2] != key[2]]:
             del _models[older]
-    return _models[key]
+    model = _models[key]
+    return model.with_settings(**given) if given and not full_size else model
 
 
 def _resolved(world_model: str | Path) -> str:

@@ -143,11 +143,14 @@ def settings_checked(argument: str, settings: Mapping[str, Any]) -> Iterator[Non
     Raises:
         InputError: If one is unknown.
     """
+    known = [item.name for item in fields(WorldModelConfig)]
+    told = f"{argument} must be among {known}, got {sorted(settings)}"
+    if not set(settings) <= set(known):
+        raise InputError(told)
     try:
         yield
     except TypeError as error:
-        known = [item.name for item in fields(WorldModelConfig)]
-        raise InputError(f"{argument} must be among {known}, got {sorted(settings)}: {error}") from error
+        raise InputError(f"{told}: {error}") from error
 
 
 def config_from_dict(values: Mapping[str, Any], kind: type[Any] = WorldModelConfig) -> Any:

@@ -271,7 +271,7 @@ def plot_log(log: Path, picture: Path) -> None:
     for column, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), column + 1)
         points = [(line["step"], line[name]) for line in lines if name in line]
-        axes.plot(*zip(*points, strict=True))
+        axes.plot(*zip(*points, strict=True), marker=".")
         axes.set_title(name)
         axes.set_xlabel("step")
     figure.savefig(picture, dpi=80)

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import mirage_sim
+from mirage_sim.envs.shared import shared_model
 from mirage_sim.errors import InputError, InputTypeError
 from tests.full_size import SMALL, write_full_size
 
@@ -81,3 +82,14 @@ def test_settings_of_the_model_are_given_with_the_environment(model):
     ):
         with pytest.raises(error, match=message):
             gym.make("Mirage/Explore-v0", world_model=model, model_settings=settings)
+
+
+def test_settings_are_known_before_weights_are_loaded(tmp_path):
+    folder = write_full_size(tmp_path / "wan")
+    small, again, tall = (
+        shared_model(folder, "cpu", {"height": height, "width": 64}) for height in (32, 32, 64)
+    )
+    assert small is again
+    assert (small.config.height, tall.config.height) == (32, 64)
+    with pytest.raises(InputError, match=r"model_settings must be among .*got \['device'\]"):
+        shared_model(folder, "cpu", {"device": 0})
