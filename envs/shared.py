@@ -11,10 +11,11 @@ import torch
 from mirage_sim.checkpoints import load_world_model
 from mirage_sim.checkpoints.folder import holds_checkpoint
 from mirage_sim.errors import InputError
+from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.world_model import WorldModel, settings_checked
 
 _Settings = Mapping[str, int | float]
-_Key = tuple[str, str, tuple[tuple[int, int], ...], tuple[tuple[str, int | float], ...]]
+_Key = tuple[str, str, tuple[tuple[int, int], ...]]
 _models: dict[_Key, WorldModel] = {}
 
 
@@ -29,33 +30,33 @@ def shared_model(
         settings: Fields of its config that are to differ.
 
     Returns:
-        The model that every environment with the same arguments gets; others share its weights, unless these
-        are full-size ones, where the settings decide what fits. A folder that has changed since is loaded,
-        and checked, anew.
+        The model that every environment with the same arguments gets; others share its weights. A folder that
+        has changed since is loaded, and checked, anew.
 
     Raises:
         InputError: If the device is unknown or not there, or is not the one of a model given, or a setting is
             unknown or does not fit.
         FileFormatError: If the folder holds no sound model.
     """
-    with settings_checked("model_settings", settings or {}):
-        return _find(world_model, device, dict(settings or {}))
-
-
-def _find(world_model: str | Path | WorldModel, device: str, given: dict[str, Any]) -> WorldModel:
+    given: dict[str, Any] = dict(settings or {})
+    with settings_checked("model_settings", given):
+        pass  # names; values are numbers
     if isinstance(world_model, WorldModel):
         if device != "cpu" and torch.device(device).type != world_model.device.type:
             raise InputError(f"device must be the model's own, {world_model.device}, got {device!r}")
         return world_model.with_settings(**given) if given else world_model
+    key = (_resolved(world_model), str(device), _versions(world_model))
     full_size = str(world_model) != "embedded" and holds_checkpoint(Path(world_model))
-    first = given if full_size else {}
-    key = (_resolved(world_model), str(device), _versions(world_model), tuple(sorted(first.items())))
     if key not in _models:
+        first: dict[str, Any] = given if full_size else {}  # they decide what fits
         _models[key] = load_world_model(world_model, device=device, **first)
-        for older in [other for other in _models if other[:2] == key[:2] and other[2] != key[2]]:
+        for older in [other for other in _models if other[:2] == key[:2] and other != key]:
             del _models[older]
     model = _models[key]
-    return model.with_settings(**given) if given and not full_size else model
+    if not full_size:
+        return model.with_settings(**given) if given else model
+    wanted = full_size_config(model.config.generator, **given)
+    return model if wanted == model.config else model.with_settings(**vars(wanted))
 
 
 def _resolved(world_model: str | Path) -> str:

@@ -87,6 +87,8 @@ def load_world_model(
         raise FileFormatError(f"name_or_folder must hold {CONFIG_FILE} or full-size weights, got {folder}")
     else:
         beside = Beside(_path(branch), _path(adapters), depth, segmenter)
+        if compiled and offload is not None:
+            raise InputError(f"compiled must be False with offload, got it with {offload!r}")
         model = _full_size(folder, beside, target, large, tiling, offload, settings)
         if compiled:
             model.generator.compile_blocks()
@@ -152,7 +154,8 @@ def _full_size(
     check_offload(waiting, device)
     if device.type == "cuda":
         needed = needed_bytes(checkpoint, config, dtype, tiling, waiting)
-        check_room(needed, torch.cuda.mem_get_info(device)[0], config)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        check_room(needed, torch.cuda.mem_get_info(device)[0] + idle, config)
     segmenter = beside.segmenter or _folder(home / SEGMENTER_FOLDER)
     text = _folder(home / TEXT_FOLDER)
     codec = build_codec(checkpoint, device, dtype)

@@ -5,6 +5,7 @@ Source: layout of the published Wan2.2-TI2V-5B folder.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -95,7 +96,8 @@ def save_part(tensors: Mapping[str, Tensor], names: Names, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise InputError(f"path must be at a place that can be written, got {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _write_json(path: Path, values: dict[str, object]) -> None:

@@ -67,6 +67,8 @@ class SizeBenchConfig:
         if self.chunks < 2:
             raise InputError(f"chunks must be at least 2, the first being left out, got {self.chunks}")
         check_offload(self.offload, torch.device(self.device))
+        if self.compiled and self.offload is not None:
+            raise InputError(f"compiled must be False with offload, got it with {self.offload!r}")
 
 
 def bench_size(config: SizeBenchConfig) -> dict[str, Any]:

@@ -113,22 +113,24 @@ def whole_chunks(
     world.reset(picture, way[:1], seeds=[seed], prompts=prompt)
     seen: list[int] = []
     watch = generator.register_forward_pre_hook(lambda _, given: seen.append(_frames(given[4])))
-    for first in range(1, len(way), length):
-        room.cameras = way[first : first + length]
-        told = world.step(room.cameras[None]).timings_ms
-        laps = {
-            "condition": told["read"],
-            "generate": told["generate"],
-            "update": told["depth"] + told["write"],
-            "show": told["decode"],
-        }
-        frames = length * model.frames_per_latent
-        parts = {name: ms / 1000.0 / frames for name, ms in laps.items()}
-        device = model.device
-        peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
-        held = cache(world.memory.stats())
-        yield parts | {"total": sum(parts.values()), "peak_mib": peak, "references": seen[-1]} | held
-    watch.remove()
+    try:
+        for first in range(1, len(way), length):
+            room.cameras = way[first : first + length]
+            told = world.step(room.cameras[None]).timings_ms
+            laps = {
+                "condition": told["read"],
+                "generate": told["generate"],
+                "update": told["depth"] + told["write"],
+                "show": told["decode"],
+            }
+            frames = length * model.frames_per_latent
+            parts = {name: ms / 1000.0 / frames for name, ms in laps.items()}
+            device = model.device
+            peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
+            held = cache(world.memory.stats())
+            yield parts | {"total": sum(parts.values()), "peak_mib": peak, "references": seen[-1]} | held
+    finally:
+        watch.remove()
 
 
 def _frames(latents: Tensor | None) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from mirage_sim.errors import InputError
 from mirage_sim.model.generator import Generator
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
@@ -30,6 +31,14 @@ class LoRAConfig:
     rank: int = 32
     alpha: int = 32
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if min(self.rank, self.alpha) < 1 or not 0.0 <= self.dropout < 1.0:
+            raise InputError(
+                "rank and alpha must be at least 1 and dropout in [0, 1), "
+                f"got {self.rank}, {self.alpha} and {self.dropout}"
+            )
 
 
 def add_lora(

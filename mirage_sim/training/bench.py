@@ -120,39 +120,39 @@ def bench_train(config: TrainBenchConfig) -> dict[str, Any]:
     device = torch.device(config.device)
     if config.generator == WAN_5B and device.type != "cuda":
         raise InputError(f"bench must run on a CUDA device at the published size, got {config.device!r}")
-    told: dict[str, dict[str, float]] = {}
-    for stage in config.stages:
-        generator = random_generator(config.generator, device, config.seed)
-        codec = full_size_codec().to(device).requires_grad_(False).eval()
-        size = {"height": config.size[0], "width": config.size[1]}
-        settings = full_size_config(generator.config, **size)
-        model = WorldModel(settings, codec, generator, DepthIsKnown())
-        prepare(stage, model, FullSizeConfig(recompute=config.recompute), config.seed)
-        clips: Any = RandomClips(config, codec.channels, codec.spatial_stride, codec.temporal_stride)
-        drawn = Sequences(model, clips)
-        trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=device.type == "cuda")
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        laps = []
-        for step in tqdm(range(config.steps), desc=stage, unit="step", disable=None):
-            began, rng = _now(device), np.random.default_rng([config.seed, step])
-            sequence = drawn.draw(config.batch_size, rng)
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                loss = sequence_loss(model, generator, sequence, rng)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            laps.append(_now(device) - began)
-        told[stage] = {
-            "seconds": median(laps[1:]),
-            "first": laps[0],
-            "peak_mib": torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0,
-            "trained": float(sum(parameter.numel() for parameter in trained)),
-        }
-        del model, generator, codec, trained, optimizer
-    return {"stages": told}
+    return {"stages": {stage: _bench_stage(stage, config, device) for stage in config.stages}}
+
+
+def _bench_stage(stage: str, config: TrainBenchConfig, device: torch.device) -> dict[str, float]:
+    generator = random_generator(config.generator, device, config.seed)
+    codec = full_size_codec().to(device).requires_grad_(False).eval()
+    size = {"height": config.size[0], "width": config.size[1]}
+    settings = full_size_config(generator.config, **size)
+    model = WorldModel(settings, codec, generator, DepthIsKnown())
+    prepare(stage, model, FullSizeConfig(recompute=config.recompute), config.seed)
+    clips: Any = RandomClips(config, codec.channels, codec.spatial_stride, codec.temporal_stride)
+    drawn = Sequences(model, clips)
+    trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=device.type == "cuda")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    laps = []
+    for step in tqdm(range(config.steps), desc=stage, unit="step", disable=None):
+        began, rng = _now(device), np.random.default_rng([config.seed, step])
+        sequence = drawn.draw(config.batch_size, rng)
+        with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
+            loss = sequence_loss(model, generator, sequence, rng)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        laps.append(_now(device) - began)
+    return {
+        "seconds": median(laps[1:]),
+        "first": laps[0],
+        "peak_mib": torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0,
+        "trained": float(sum(parameter.numel() for parameter in trained)),
+    }
 
 
 def _now(device: torch.device) -> float:

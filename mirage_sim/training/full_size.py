@@ -5,7 +5,8 @@ Source: paper, section on training: two stages; noise levels drawn anew for ever
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import hashlib
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ def open_to_train(
     checkpoint = open_checkpoint(folder, branch)
     if not checkpoint.codec:
         raise FileFormatError(f"{folder} must hold the codec, too, got {list(checkpoint.parts)}")
+    if checkpoint.adapters:
+        raise InputError(f"world_model must be without adapters to be trained, got some in {folder}")
     if published and not checkpoint.branch:
         shape = replace(checkpoint.config, condition_channels=2 * checkpoint.config.channels)
         checkpoint = replace(checkpoint, config=shape)
@@ -141,10 +144,9 @@ def train_full_size(
         return loss
 
     def validate(module: nn.Module) -> dict[str, float]:
-        if watched is None:
-            return {}
+        assert watched is not None  # noqa: S101  (else it is not called)
         errors = []
-        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, cache_enabled=False):
             for index in range(VALIDATION_BATCHES):
                 rng = np.random.default_rng([7, index])
                 sequence = watched.draw(config.batch_size, rng)
@@ -153,8 +155,34 @@ def train_full_size(
         return {"validation": float(np.mean(errors)), "rollout_psnr": score}
 
     shards = [*generator.backbone.blocks, *generator.branch.blocks] if how.shard else []
-    run_stage(stage, generator, batch_loss, config, out, validate, shards)
+    about = identity(model, clips, how)
+    run_stage(stage, generator, batch_loss, config, out, validate if watched else None, shards, about)
     return export(stage, model, out)
+
+
+def identity(model: WorldModel, clips: LatentFile, how: FullSizeConfig) -> dict[str, Any]:
+    """What decides how a run goes on, beside its length and rate.
+
+    Args:
+        model: Before training; its settings, and a digest of a sample of its weights.
+        clips: Their settings and number.
+        how: Adapters and prompts.
+
+    Returns:
+        Values that JSON can hold.
+    """
+    digest = hashlib.sha256()
+    for tensor in model.generator.state_dict().values():
+        some = tensor.detach().flatten()[:: max(1, tensor.numel() // 64)]
+        digest.update(some.float().cpu().numpy().tobytes())
+    return {
+        "weights": digest.hexdigest(),
+        "model": asdict(model.config),
+        "clips": asdict(clips.settings) | {"number": len(clips)},
+        "lora": asdict(how.lora),
+        "prompts": [str(how.sequences.prompts), how.sequences.drop_prompt],
+        "shard": how.shard,
+    }
 
 
 def prepare(stage: str, model: WorldModel, how: FullSizeConfig, seed: int = 0) -> None:
@@ -205,11 +233,13 @@ def sequence_loss(
     noisy = torch.cat([clean, torch.lerp(target, noise, sigma[..., None])], dim=1)
     levels = torch.cat([sigma.new_zeros(*clean.shape[:2], 1, 1), sigma], dim=1)
     levels = levels.expand(-1, -1, *model.generator.token_grid(model.latent_hw))
-    velocity = module(
-        noisy, levels, sequence.context, sequence.preceding, sequence.references, sequence.condition
-    )
+    velocity = module(noisy, levels, *_given(sequence), settings.hint_scale)
     error: Tensor = (velocity[:, clean.shape[1] :] - (noise - target)).square().mean()
     return error
+
+
+def _given(sequence: Sequence) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    return sequence.context, sequence.preceding, sequence.references, sequence.condition
 
 
 def roll_out(model: WorldModel, module: nn.Module, held_out: Sequences, picture: Path) -> float:
@@ -233,8 +263,7 @@ def roll_out(model: WorldModel, module: nn.Module, held_out: Sequences, picture:
     share[:, : clean.shape[1]] = 0.0
 
     def velocity(noisy: Tensor, sigma: Tensor) -> Tensor:
-        given = (sequence.context, sequence.preceding, sequence.references, sequence.condition)
-        flow: Tensor = module(noisy, sigma, *given)
+        flow: Tensor = module(noisy, sigma, *_given(sequence), settings.hint_scale)
         return flow
 
     drawn = sample(velocity, start, share, settings.generator.patch_hw, settings.sampler)

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -48,7 +49,7 @@ class StageConfig:
         seed: Seeds every batch.
         checkpoint_seconds: Time between two checkpoints; they fall on steps that are logged.
         log_every: Steps between two lines of the log.
-        validate_every: Steps between two validations.
+        validate_every: Steps between two validations; 0 for none.
         accumulate: Batches of every process whose gradients are added up to a step.
     """
 
@@ -71,6 +72,11 @@ class StageConfig:
             raise InputError(
                 "steps, batch_size and accumulate must be at least 1, "
                 f"got {self.steps}, {self.batch_size} and {self.accumulate}"
+            )
+        if self.log_every < 1 or self.validate_every < 0:
+            raise InputError(
+                "log_every must be at least 1 and validate_every at least 0, "
+                f"got {self.log_every} and {self.validate_every}"
             )
         if not 0 <= self.ema < 1:
             raise InputError(f"ema must be in [0, 1), got {self.ema}")
@@ -113,6 +119,7 @@ def run_stage(
     out: Path,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
     shards: Sequence[nn.Module] = (),
+    identity: Mapping[str, Any] | None = None,
 ) -> None:
     """Train the parameters of `module` that require gradients, resuming from `out` if it holds a checkpoint.
 
@@ -127,16 +134,29 @@ def run_stage(
         validate: Given the module with averaged weights, returns figures for the log; every process calls it.
         shards: Layers whose weights are divided among the processes, the rest of the module being one more;
             none: every process holds all of them.
+        identity: What else a run that goes on must agree with, as JSON can hold it.
 
     Raises:
         FileFormatError: If the checkpoint belongs to another configuration of the stage.
-        InputError: If there are shards but one process, or accelerate is to divide the weights its own way.
+        InputError: If there are shards but one process, or averages of them are asked for, or accelerate is
+            to divide the weights its own way.
     """
     out.mkdir(parents=True, exist_ok=True)
     kind = processes().distributed_type
     if os.environ.get("ACCELERATE_USE_FSDP", "") == "true" or "DEEPSPEED" in str(kind):
         raise InputError("accelerate must be started without FSDP and DeepSpeed: --shard divides the weights")
-    accelerator = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=config.accumulate)
+    if shards and config.ema > 0:
+        raise InputError(f"ema must be 0 where weights are divided among processes, got {config.ema}")
+    accelerator = Accelerator(
+        mixed_precision="bf16",
+        gradient_accumulation_steps=config.accumulate,
+        kwargs_handlers=[
+            AutocastKwargs(
+                cache_enabled=False
+            ),  # a weight is used once a pass: no second copy of all of them
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+        ],
+    )
     module.to(accelerator.device)
     wrapped = _divide(module, shards, accelerator) if shards else accelerator.prepare(module)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -153,14 +173,17 @@ def run_stage(
             trained, decay=config.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
         )
         ema.to(accelerator.device)
-    about = _identity(config) | {"processes": accelerator.num_processes}
+    about = _identity(config) | dict(identity or {}) | {"processes": accelerator.num_processes}
     averages = ema.shadow_params if ema is not None else None
     first = resume_run(out / name, about, module, optimizer, averages)
     if ema is not None:
         ema.optimization_step = first
     loss_of = batch_loss(wrapped)
     wrapped.train()
+    log = out / f"{name}.jsonl"
     saved_at, main = time.monotonic(), accelerator.is_main_process
+    if main:
+        _forget_after(log, first)
     steps = range(first, config.steps)
     progress = tqdm(
         steps, initial=first, total=config.steps, desc=name, mininterval=5.0, disable=None if main else True
@@ -173,7 +196,8 @@ def run_stage(
         rng = np.random.default_rng(number)
         torch.manual_seed(int(np.random.default_rng([*number, 1]).integers(2**62)))  # for dropout
         for batch in range(config.accumulate):
-            with _adding_up(wrapped, accelerator, batch + 1 < config.accumulate):
+            waits = not shards and batch + 1 < config.accumulate  # gradients of parts are summed at once
+            with accelerator.no_sync(wrapped) if waits else nullcontext():
                 with accelerator.autocast():
                     loss = loss_of(rng)
                 accelerator.backward(loss)
@@ -184,28 +208,29 @@ def run_stage(
         if ema is not None:
             ema.step(trained)
         last = step + 1 == config.steps
-        if not last and (step + 1) % config.log_every != 0:
+        validates = config.validate_every > 0 and (last or (step + 1) % config.validate_every == 0)
+        if not (last or validates or (step + 1) % config.log_every == 0):
             continue
         mean = accelerator.reduce(torch.stack(history).mean(), "mean")
         history.clear()
         whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
         line: dict[str, Any] = {"step": step + 1, "loss": float(mean), "gradient": float(whole)}
-        if validate is not None and (last or (step + 1) % config.validate_every == 0):
+        if validate is not None and validates:
             line |= _validate_averaged(validate, module, ema, trained)
             wrapped.train()
         if main:
-            _append(out / f"{name}.jsonl", line)
+            _append(log, line)
             progress.set_postfix(loss=line["loss"])
         late = torch.tensor(float(time.monotonic() - saved_at > config.checkpoint_seconds))
         if last or float(accelerator.reduce(late.to(accelerator.device), "sum")) > 0:
-            save_run(out / name, step + 1, about, module, optimizer, averages, main)
+            save_run(out / name, step + 1, about, module, optimizer, averages)
             saved_at = time.monotonic()
     if ema is not None:
         ema.copy_to(trained)
     if not shards:
         accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     if main:
-        plot_log(out / f"{name}.jsonl", out / f"{name}.png")
+        plot_log(log, out / f"{name}.png")
     accelerator.wait_for_everyone()
 
 
@@ -221,14 +246,6 @@ def _divide(module: nn.Module, shards: Sequence[nn.Module], accelerator: Acceler
     return module
 
 
-def _adding_up(module: nn.Module, accelerator: Accelerator, more: bool) -> Any:
-    """Whether the processes' gradients wait for more batches before they are summed."""
-    if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(not more)
-        return nullcontext()
-    return accelerator.no_sync(module) if more else nullcontext()
-
-
 def _validate_averaged(
     validate: Callable[[nn.Module], dict[str, float]],
     module: nn.Module,
@@ -241,14 +258,33 @@ def _validate_averaged(
         ema.copy_to(trained)
     with torch.no_grad():
         figures = validate(module)
+    if isinstance(module, FSDPModule):
+        module.reshard()  # the outermost weights stay gathered after a forward pass alone
     if ema is not None:
         ema.restore(trained)
     return figures
 
 
 def _identity(config: StageConfig) -> dict[str, Any]:
-    told = ("steps", "batch_size", "accumulate", "learning_rate", "seed", "ema")
+    told = (
+        "steps",
+        "batch_size",
+        "accumulate",
+        "learning_rate",
+        "warmup",
+        "weight_decay",
+        "clip",
+        "seed",
+        "ema",
+    )
     return {key: asdict(config)[key] for key in told}
+
+
+def _forget_after(log: Path, step: int) -> None:
+    """Take lines out of a log that will be written again."""
+    if log.is_file():
+        lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
+        log.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

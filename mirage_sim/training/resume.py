@@ -1,30 +1,29 @@
 """Resume: what a run needs to go on exactly where it was, in a folder that is whole or does not count.
 
 Only what is trained is kept: parameters, their averages, and what the optimiser knows of them. Chance needs
-no keeping, since every step draws from its own number. Several processes write their parts of one checkpoint,
-by torch's distributed checkpoints.
+no keeping, since every step draws from its own number. Where weights are divided among processes, each writes
+its own part; `run.json` comes last and makes the folder count.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.tensor import DTensor
 
 from mirage_sim.errors import FileFormatError
 
 _TOLD = "run.json"
-_WHOLE = ".metadata"  # written when every part is there
-_TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
+_ADAM = {"step", "exp_avg", "exp_avg_sq"}
 
 
 def save_run(
@@ -34,7 +33,6 @@ def save_run(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     averages: list[Tensor] | None,
-    main: bool = True,
 ) -> None:
     """Keep the state after a step; the one before is removed once it is whole.
 
@@ -44,19 +42,21 @@ def save_run(
         about: What a run that goes on must agree with.
         module: Network; every process calls this at the same step.
         optimizer: Of its trained parameters.
-        averages: Averaged parameters, if there are any.
-        main: Whether this process makes and removes folders.
+        averages: Averaged parameters, in their order, if there are any.
     """
-    place = folder / f"{step:08d}"
-    if main:
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        (place / _TOLD).write_text(json.dumps({"step": step, "config": about}))
-    with _alone():
-        state_dict_saver.save(_state(module, optimizer, averages), checkpoint_id=place)
-    if main:
+    place, rank = folder / f"{step:08d}", _rank()
+    place.mkdir(parents=True, exist_ok=True)
+    state = _state(module, optimizer, averages)
+    if rank == 0 or any(isinstance(tensor, DTensor) for tensor in state.values()):
+        kept = {name: _part(tensor).detach().cpu().contiguous() for name, tensor in state.items()}
+        save_file(kept, place / f"{rank}.safetensors")
+    _wait()
+    if rank == 0:
+        temporary = place / f"{_TOLD}.tmp"
+        temporary.write_text(json.dumps({"step": step, "about": about}))
+        os.replace(temporary, place / _TOLD)
         for other in folder.iterdir():
-            if other != place:
+            if other != place and re.fullmatch(r"\d{8}", other.name):
                 shutil.rmtree(other)
 
 
@@ -80,41 +80,94 @@ def resume_run(
         Steps done; 0 where there is none.
 
     Raises:
-        FileFormatError: If it is of another run.
+        FileFormatError: If it is of another run, or damaged.
     """
-    whole = sorted(place for place in folder.glob("*") if (place / _WHOLE).is_file())
+    whole = sorted(place for place in folder.glob("*") if (place / _TOLD).is_file())
     if not whole:
         return 0
-    told = json.loads((whole[-1] / _TOLD).read_text())
-    if told["config"] != about:
+    place = whole[-1]
+    try:
+        told = json.loads((place / _TOLD).read_text())
+        step, theirs = int(told["step"]), dict(told["about"])
+        own = place / f"{_rank()}.safetensors"
+        kept = load_file(own if own.is_file() else place / "0.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise FileFormatError(f"{place} must be a whole checkpoint of a run, got {error!r}") from error
+    ours = json.loads(json.dumps(about))
+    differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    if differing:
+        values = {name: (theirs.get(name), ours.get(name)) for name in differing}
         raise FileFormatError(
-            f"{folder} was written with {told['config']}, but this run asks for {about}: "
-            "name another folder or delete the checkpoint"
+            f"{place} was written by another run, (there, now) {values}: name another folder or delete the "
+            "checkpoint"
         )
-    state = _state(module, optimizer, averages)
-    with _alone():
-        state_dict_loader.load(state, checkpoint_id=whole[-1])
-    set_state_dict(
-        module,
-        optimizer,
-        model_state_dict=state["module"],
-        optim_state_dict=state["optimizer"],
-        options=_TRAINED,
-    )
-    return int(told["step"])
+    _restore(place, kept, module, optimizer, averages)
+    return step
 
 
 def _state(
     module: nn.Module, optimizer: torch.optim.Optimizer, averages: list[Tensor] | None
-) -> dict[str, Any]:
-    parameters, known = get_state_dict(module, optimizer, options=_TRAINED)
-    kept = {str(index): average for index, average in enumerate(averages or [])}
-    return {"module": parameters, "optimizer": known, "averages": kept}
+) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for index, (name, parameter) in enumerate(_trained(module)):
+        state[f"parameter {name}"] = parameter.detach()
+        if averages is not None:
+            state[f"average {name}"] = averages[index]
+        state |= {f"{key} {name}": value for key, value in optimizer.state[parameter].items()}
+    return state
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Leave out the warning that a single process is one."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        yield
+@torch.no_grad()
+def _restore(
+    place: Path,
+    kept: dict[str, Tensor],
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averages: list[Tensor] | None,
+) -> None:
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in kept.items():
+        kind, _, name = key.partition(" ")
+        parts.setdefault(name, {})[kind] = tensor
+    fused = bool(optimizer.param_groups[0].get("fused"))
+    for index, (name, parameter) in enumerate(_trained(module)):
+        own, there = parts.get(name, {}), _part(parameter.detach())
+        held = {"parameter": there} | ({} if averages is None else {"average": _part(averages[index])})
+        known = own.keys() - held.keys()
+        fits = all(kind in own and own[kind].shape == tensor.shape for kind, tensor in held.items())
+        if not fits or known not in (set(), _ADAM):
+            shapes = {kind: list(tensor.shape) for kind, tensor in own.items()}
+            raise FileFormatError(f"{place} must hold {name} {list(there.shape)}, got {shapes}")
+        for kind, tensor in held.items():
+            tensor.copy_(own[kind])
+        if known:
+            step = own["step"].to(parameter.device) if fused else own["step"]
+            rest = {kind: _like(parameter, own[kind]) for kind in known - {"step"}}
+            optimizer.state[parameter] = {"step": step} | rest
+
+
+def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, each) for name, each in module.named_parameters() if each.requires_grad]
+
+
+def _part(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor; all of one that is not divided."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(parameter: Tensor, part: Tensor) -> Tensor:
+    """A tensor divided like a parameter, of this process's part."""
+    there = part.to(parameter.device)
+    if not isinstance(parameter, DTensor):
+        return there
+    mesh, places = parameter.device_mesh, parameter.placements
+    return DTensor.from_local(there, mesh, places, shape=parameter.shape, stride=parameter.stride())
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _wait() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -84,7 +84,8 @@ class Sequences:
 
         Raises:
             InputError: If pictures are of another size, or clips too short for a sequence.
-            FileFormatError: If the file holds no clip, or a clip without depth.
+            FileFormatError: If the file holds no clip, or a clip without depth, or a prompt is damaged or
+                missing.
         """
         self.model, self.file = model, file
         self.config = config if config is not None else SequencesConfig()
@@ -103,6 +104,7 @@ class Sequences:
         without = [key for key, has in file.has_depth().items() if not has]
         if without or not len(file):
             raise FileFormatError(f"{file.path} must hold clips with depth, got {without[:3] or 'none'}")
+        self._prompts = self._read_prompts()
         self._empty_prompt = embed_prompts(model, None, 1)[0]
         if model.text_encoder is not None:
             model.text_encoder.unload()
@@ -118,7 +120,7 @@ class Sequences:
             The batch.
 
         Raises:
-            FileFormatError: If a clip or a prompt is damaged or missing.
+            FileFormatError: If a clip is damaged.
         """
         clips = [self.file.clip(int(index)) for index in rng.integers(len(self.file), size=count)]
         settings = self.model.config
@@ -198,14 +200,21 @@ class Sequences:
         found = torch.cat([found[:, :fewest] for _, found in groups if found is not None])
         return found[rows.argsort()]
 
+    def _read_prompts(self) -> dict[str, Tensor]:
+        """Read the stored embedding of every video; the one of "" is for all."""
+        place, settings = self.config.prompts, self.model.config
+        if place is None:
+            return {}
+        names = {key.rpartition("@")[0] for key in self.file.keys} if place.is_dir() else {""}
+        shape = settings.prompt_tokens, settings.generator.context_dim
+        return {
+            unquote(name): fit_context(
+                load_embeddings(place / f"{name}.safetensors" if name else place)[0], *shape
+            )
+            for name in sorted(names)
+        }
+
     def _prompt(self, name: str, rng: np.random.Generator) -> Tensor:
-        settings = self.model.config
-        if self.config.prompts is None or rng.random() < self.config.drop_prompt:
+        if not self._prompts or rng.random() < self.config.drop_prompt:
             return self._empty_prompt
-        path = self.config.prompts
-        if path.is_dir():
-            path = path / f"{quote(name, safe=' ')}.safetensors"
-        embedded = load_embeddings(path)[0]
-        return fit_context(embedded, settings.prompt_tokens, settings.generator.context_dim).to(
-            self.model.device
-        )
+        return self._prompts[name if name in self._prompts else ""].to(self.model.device)

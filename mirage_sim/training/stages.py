@@ -176,9 +176,9 @@ def _train(args: argparse.Namespace, out: Path) -> None:
     torch.manual_seed(args.seed)
     schedule = SCHEDULES[args.stage]
     config = StageConfig(
-        steps=args.steps or schedule.steps,
-        batch_size=args.batch_size or schedule.batch_size,
-        learning_rate=args.learning_rate or schedule.learning_rate,
+        steps=_given(args.steps, schedule.steps),
+        batch_size=_given(args.batch_size, schedule.batch_size),
+        learning_rate=_given(args.learning_rate, schedule.learning_rate),
         validate_every=schedule.validate_every,
         seed=args.seed,
     )
@@ -210,9 +210,9 @@ def _train_at_full_size(args: argparse.Namespace, out: Path) -> dict[str, Any]:
         raise InputError("latents must name the file of training clips at full size, got nothing")
     schedule = FULL_SIZE_SCHEDULES[args.stage]
     config = StageConfig(
-        steps=args.steps or schedule.steps,
-        batch_size=args.batch_size or schedule.batch_size,
-        learning_rate=args.learning_rate or schedule.learning_rate,
+        steps=_given(args.steps, schedule.steps),
+        batch_size=_given(args.batch_size, schedule.batch_size),
+        learning_rate=_given(args.learning_rate, schedule.learning_rate),
         ema=0.0,
         seed=args.seed,
         checkpoint_seconds=900.0,
@@ -241,8 +241,8 @@ def _train_at_full_size(args: argparse.Namespace, out: Path) -> dict[str, Any]:
 
 def _bench(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     config = TrainBenchConfig(
-        steps=args.steps or TrainBenchConfig.steps,
-        batch_size=args.batch_size or TrainBenchConfig.batch_size,
+        steps=_given(args.steps, TrainBenchConfig.steps),
+        batch_size=_given(args.batch_size, TrainBenchConfig.batch_size),
         recompute=not args.keep_activations,
         device=best_device(),
         seed=args.seed,
@@ -251,6 +251,10 @@ def _bench(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     print(train_table(result))
     report = {"command": "train bench", "settings": asdict(config), "hardware": hardware(config.device)}
     return {"report": str(write_json(out / "bench.json", report | {"figures": result}))}
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 def load_trained(folder: Path) -> WorldModel:

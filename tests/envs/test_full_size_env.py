@@ -91,5 +91,6 @@ def test_settings_are_known_before_weights_are_loaded(tmp_path):
     )
     assert small is again
     assert (small.config.height, tall.config.height) == (32, 64)
+    assert small.generator is tall.generator
     with pytest.raises(InputError, match=r"model_settings must be among .*got \['device'\]"):
         shared_model(folder, "cpu", {"device": 0})

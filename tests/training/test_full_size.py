@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from mirage_sim import load_world_model
-from mirage_sim.checkpoints import build_codec, open_checkpoint
+from mirage_sim.checkpoints import build_codec, open_checkpoint, save_checkpoint
 from mirage_sim.errors import FileFormatError, InputError, StateError
 from mirage_sim.evaluation.whole_size import Room, walk
 from mirage_sim.geometry import interpolate_poses, make_intrinsics
+from mirage_sim.model.lora import LoRAConfig
 from mirage_sim.perception import Seen
 from mirage_sim.sources import EncodeConfig, encode_source
 from mirage_sim.sources.latents import LatentFile
@@ -206,6 +207,37 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(files, tmp_path
         assert [place.name for place in (tmp_path / name / "lora").iterdir()] == ["00000002"]
         runs.append(run(tmp_path / name).read_bytes())
     assert runs[0] == runs[1]
+    logs = [(tmp_path / name / "lora.jsonl").read_text() for name in ("whole", "broken")]
+    assert logs[0] == logs[1]
+
+
+def test_a_run_goes_on_as_it_was_begun_or_not_at_all(files, tmp_path):
+    def run(lora: LoRAConfig = QUIET.lora, length: int = 2, **changes: Any) -> Path:
+        model, clips = opened(files, length)
+        how = replace(QUIET, lora=lora)
+        return train_full_size("lora", model, clips, None, replace(CONFIG, **changes), tmp_path, how)
+
+    done = run().read_bytes()
+    assert run().read_bytes() == done  # nothing is left to do
+    for name, change in (
+        ("lora", {"lora": LoRAConfig(32, 64, 0.05)}),
+        ("model", {"length": 1}),
+        ("warmup", {"warmup": 2}),
+    ):
+        with pytest.raises(FileFormatError, match=rf"written by another run, .*'{name}'"):
+            run(**change)
+    kept = tmp_path / "lora" / "00000002" / "0.safetensors"
+    kept.write_bytes(kept.read_bytes()[:-100])
+    with pytest.raises(FileFormatError, match="00000002 must be a whole checkpoint of a run"):
+        run()
+
+
+def test_weights_with_adapters_are_not_trained_further(files, tmp_path):
+    model, clips = opened(files)
+    adapters = train_full_size("lora", model, clips, None, CONFIG, tmp_path, QUIET)
+    save_checkpoint(open_checkpoint(files[0], adapters=adapters), tmp_path / "ours")
+    with pytest.raises(InputError, match="world_model must be without adapters"):
+        open_to_train(tmp_path / "ours", files[1])
 
 
 def test_prompts_are_stored_embeddings_by_video(files, tmp_path):
@@ -225,7 +257,7 @@ def test_prompts_are_stored_embeddings_by_video(files, tmp_path):
     )
     (tmp_path / "a.safetensors").unlink()
     with pytest.raises(FileFormatError, match=r"a\.safetensors must be a stored embedding"):
-        told.lay_out([clips.clip(0)], [3], np.random.default_rng(0))
+        Sequences(model, clips, SequencesConfig(tmp_path))
 
 
 def test_bad_input_is_told(files, tmp_path):
@@ -240,6 +272,13 @@ def test_bad_input_is_told(files, tmp_path):
         SequencesConfig(drop_prompt=2.0)
     with pytest.raises(InputError, match="prompts must be a file or a folder"):
         SequencesConfig(tmp_path / "none")
+    averaged = replace(CONFIG, ema=0.9)
+    with pytest.raises(InputError, match="ema must be 0 where weights are divided"):
+        train_full_size("branch", model, clips, None, averaged, tmp_path, FullSizeConfig(shard=True))
+    with pytest.raises(InputError, match="rank and alpha must be at least 1"):
+        LoRAConfig(rank=0)
+    with pytest.raises(InputError, match="log_every must be at least 1"):
+        StageConfig(1, log_every=0)
     with pytest.raises(InputError, match="shards must be left out with one process"):
         train_full_size("branch", model, clips, None, CONFIG, tmp_path, FullSizeConfig(shard=True))
     flat = encode(files[0], tmp_path / "flat.h5", room_clip("a", 0, depth=False))
