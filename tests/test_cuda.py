@@ -7,13 +7,19 @@ import torch
 
 import mirage_sim  # noqa: F401  (registers the environment)
 from mirage_sim.checkpoints import load_world_model
-from mirage_sim.evaluation.whole_size import Room, walk
+from mirage_sim.evaluation.whole_size import Room, random_generator, walk
 from mirage_sim.geometry import from_yaw_pitch, rescale_intrinsics, yaw_sweep
 from mirage_sim.memory import SpatialMemory
+from mirage_sim.model.full_size import full_size_config
+from mirage_sim.model.world_model import WorldModel
+from mirage_sim.training.bench import RandomClips, TrainBenchConfig
+from mirage_sim.training.full_size import DepthIsKnown, FullSizeConfig, prepare, sequence_loss
 from mirage_sim.training.generator import train_generator
 from mirage_sim.training.loop import StageConfig
 from mirage_sim.training.samples import LatentClips
+from mirage_sim.training.sequences import Sequences
 from mirage_sim.world import World
+from tests.evaluation.test_size_bench import SHAPE, small_codec
 from tests.full_size import write_full_size
 from tests.models import tiny_world_model
 
@@ -111,3 +117,26 @@ def test_a_stage_trains_on_the_gpu(tmp_path):
     before = model.generator.backbone.proj_out.weight.clone()
     train_generator("finetune", model, clips, clips, StageConfig(steps=3, batch_size=2, warmup=1), tmp_path)
     assert not torch.equal(before, model.generator.backbone.proj_out.weight)
+
+
+@pytest.mark.parametrize("stage", ["branch", "lora"])
+def test_full_size_trains_in_bf16_on_the_gpu(stage):
+    generator = random_generator(SHAPE, torch.device("cuda"))
+    codec = small_codec().cuda()
+    sizes = {"height": 64, "width": 96, "segment_length": 2, "prompt_tokens": 6}
+    model = WorldModel(full_size_config(SHAPE, **sizes), codec, generator, DepthIsKnown())
+    prepare(stage, model, FullSizeConfig())
+    config = TrainBenchConfig(size=(64, 96), generator=SHAPE)
+    drawn = Sequences(model, RandomClips(config, codec.channels, codec.spatial_stride, codec.temporal_stride))
+    trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
+    before = [parameter.detach().clone() for parameter in trained]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, fused=True)
+    for step in range(2):
+        rng = np.random.default_rng(step)
+        with torch.autocast("cuda", dtype=torch.bfloat16, cache_enabled=False):
+            loss = sequence_loss(model, generator, drawn.draw(1, rng), rng)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert bool(loss.isfinite())
+    assert all(not torch.equal(old, new) for old, new in zip(before, trained, strict=True))
