@@ -95,7 +95,7 @@ class Sequences:
             raise InputError(
                 f"height and width must be those of {file.path}, {told.height} and {told.width}, got {size}"
             )
-        frames, needed = told.latent_shape[0], settings.before + settings.segment_length
+        frames, needed = told.latent_shape[0], 1 + settings.segment_length
         if frames < needed:
             raise InputError(
                 f"{file.path} must hold clips of {needed} latent frames for segment_length "
@@ -125,7 +125,7 @@ class Sequences:
         clips = [self.file.clip(int(index)) for index in rng.integers(len(self.file), size=count)]
         settings = self.model.config
         last = len(clips[0].latents) - settings.segment_length
-        firsts = rng.integers(settings.before, last + 1, size=count)
+        firsts = rng.integers(1, last + 1, size=count)
         return self.lay_out(clips, firsts.tolist(), rng)
 
     @torch.no_grad()
@@ -134,7 +134,8 @@ class Sequences:
 
         Args:
             clips: One for each.
-            firsts: First target frame in each.
+            firsts: First target frame in each, at least 1; before a clip's first frame it is at rest, as a
+                world is before its first step.
             rng: Chooses what else the memory holds, and which prompts are dropped.
 
         Returns:
@@ -142,27 +143,26 @@ class Sequences:
         """
         settings, device = self.model.config, self.model.device
         before, length, preceding = settings.before, settings.segment_length, settings.preceding
-        rows = list(zip(clips, firsts, strict=True))
-        latents = torch.stack(
-            [clip.latents[first - before : first + length].float() for clip, first in rows]
-        ).to(device)  # [B, P + O + T, C, h, w]
-        views = Views(
-            *(
-                torch.stack([getattr(clip, name)[first - before : first + length] for clip, first in rows])
-                for name in ("cam2world", "intrinsics")
-            )
-        )
+        spans = [[max(0, each) for each in range(first - before, first + length)] for first in firsts]
+
+        def stacked(name: str) -> Tensor:
+            parts = [getattr(clip, name)[span].float() for clip, span in zip(clips, spans, strict=True)]
+            return torch.stack(parts).to(device)  # [B, P + O + T, ...]
+
+        latents = stacked("latents")
+        views = Views(stacked("cam2world"), stacked("intrinsics"))
         memory = SpatialMemory(settings.memory, len(clips), device)
-        for row, (clip, first) in enumerate(rows):
-            elsewhere = [*range(first - before), *range(first + length, len(clip.latents))]
+        for row, (clip, first) in enumerate(zip(clips, firsts, strict=True)):
+            begun = max(0, first - before)
+            elsewhere = [*range(begun), *range(first + length, len(clip.latents))]
             others = rng.permutation(elsewhere)[: int(rng.integers(0, len(elsewhere) + 1))]
-            for frame in (*sorted(int(other) for other in others), *range(first - before, first)):
+            for frame in (*sorted(int(other) for other in others), *range(begun, first)):
                 self._write(memory, row, clip, frame)
         order = [*range(preceding, before + length), *range(preceding if settings.hint_preceding else 0)]
-        cameras = Views(*(part[:, order].to(device) for part in views))
+        cameras = Views(*(part[:, order] for part in views))
         read = memory.read(*cameras, self.model.latent_hw)
         shown = memory.recall(read, cameras.cam2world)
-        target = Views(*(part[:, before:].to(device) for part in views))
+        target = views.frames(slice(before, None))
         return Sequence(
             overlap=latents[:, preceding:before],
             target=latents[:, before:],

@@ -87,6 +87,19 @@ def test_a_sequence_is_what_a_world_would_see(files):
     assert float(apart.amax(dim=-1).amin(dim=1).max()) < 1 / 16
 
 
+def test_before_its_first_frame_a_clip_is_at_rest(files):
+    model, clips = opened(files)
+    clip, channels = clips.clip(0), model.config.generator.channels
+    sequence = Sequences(model, clips).lay_out([clip], [1], np.random.default_rng(1))
+    still = clip.latents[[0, 0]].float()
+    assert torch.equal(sequence.preceding[0], still)
+    assert torch.equal(sequence.overlap[0], still[:1])
+    assert torch.equal(sequence.target[0], clip.latents[1:3].float())
+    resting = sequence.condition[0, [0, 3, 4], :channels]  # the frame that overlaps, and both before it
+    assert torch.equal(resting[0], resting[1])
+    assert torch.equal(resting[0], resting[2])
+
+
 def test_what_is_to_be_learnt_is_not_in_the_memory(files):
     model, clips = opened(files)
     clip = clips.clip(0)
@@ -266,8 +279,8 @@ def test_bad_input_is_told(files, tmp_path):
         train_full_size("finetune", model, clips, None, CONFIG, tmp_path)
     with pytest.raises(InputError, match="height and width must be those of"):
         Sequences(model.with_settings(height=32), clips)
-    with pytest.raises(InputError, match="must hold clips of 11 latent frames for segment_length 8, got 9"):
-        Sequences(model.with_settings(segment_length=8), clips)
+    with pytest.raises(InputError, match="must hold clips of 10 latent frames for segment_length 9, got 9"):
+        Sequences(model.with_settings(segment_length=9), clips)
     with pytest.raises(InputError, match="drop_prompt must be in"):
         SequencesConfig(drop_prompt=2.0)
     with pytest.raises(InputError, match="prompts must be a file or a folder"):
