@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -10,13 +11,21 @@ from typing import Any
 import torch
 
 from mirage_sim.checkpoints.build import build_codec, build_generator
+from mirage_sim.checkpoints.checkpoint import Checkpoint
 from mirage_sim.checkpoints.folder import holds_checkpoint, open_checkpoint
 from mirage_sim.checkpoints.room import check_room, needed_bytes
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.offload import check_offload, offload_generator
 from mirage_sim.model.packed import pack_convolutions
-from mirage_sim.model.world_model import CONFIG_FILE, WorldModel, default_dtype, load_folder, settings_checked
+from mirage_sim.model.world_model import (
+    CONFIG_FILE,
+    WorldModel,
+    WorldModelConfig,
+    default_dtype,
+    load_folder,
+    settings_checked,
+)
 from mirage_sim.perception import (
     DepthEstimator,
     DepthModel,
@@ -75,7 +84,7 @@ def load_world_model(
         FileFormatError: If a file is missing, truncated, tampered with, or of another kind or version.
         MissingExtraError: If the depth estimator's package is not installed.
     """
-    target = _check_device(device)
+    target = check_device(device)
     large = dtype if dtype is not None else default_dtype(target)
     folder = Path(name_or_folder)
     if str(name_or_folder) == "embedded":
@@ -87,8 +96,7 @@ def load_world_model(
         raise FileFormatError(f"name_or_folder must hold {CONFIG_FILE} or full-size weights, got {folder}")
     else:
         beside = Beside(_path(branch), _path(adapters), depth, segmenter)
-        if compiled and offload is not None:
-            raise InputError(f"compiled must be False with offload, got it with {offload!r}")
+        check_offload(offload, target, compiled)
         model = _full_size(folder, beside, target, large, tiling, offload, settings)
         if compiled:
             model.generator.compile_blocks()
@@ -140,10 +148,7 @@ def _full_size(
     settings: dict[str, Any],
 ) -> WorldModel:
     checkpoint = open_checkpoint(source, beside.branch, beside.adapters)
-    with settings_checked("settings", settings):
-        config = full_size_config(checkpoint.config, **settings)
-    if not checkpoint.codec:
-        raise FileFormatError(f"{source} must hold the codec, too, got {list(checkpoint.parts)}")
+    config = configure(source, checkpoint, settings)
     home = source if source.is_dir() else source.parent
     depth = beside.depth or _folder(home / DEPTH_FOLDER)
     if depth is None:
@@ -151,13 +156,11 @@ def _full_size(
             f"depth must be the folder of a depth estimator, or {home / DEPTH_FOLDER} must be one: without "
             "depth nothing can be remembered"
         )
-    check_offload(waiting, device)
     if device.type == "cuda":
         needed = needed_bytes(checkpoint, config, dtype, tiling, waiting)
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         check_room(needed, torch.cuda.mem_get_info(device)[0] + idle, config)
     segmenter = beside.segmenter or _folder(home / SEGMENTER_FOLDER)
-    text = _folder(home / TEXT_FOLDER)
     codec = build_codec(checkpoint, device, dtype)
     if tiling:
         codec.autoencoder.enable_tiling()
@@ -168,12 +171,42 @@ def _full_size(
         generator,
         _depth_estimator(Path(depth), device) if isinstance(depth, str | Path) else depth,
         SemanticSegmenter(Path(segmenter), device) if isinstance(segmenter, str | Path) else segmenter,
-        TextEncoder(home, device, dtype, config.prompt_tokens) if text is not None else None,
+        text_encoder(home, device, dtype, config),
     )
     if waiting is not None:
         offload_generator(generator, codec, device, waiting)
     model.weights_hash = checkpoint.digest()
     return model.eval()
+
+
+def configure(source: Path, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> WorldModelConfig:
+    """Set a full-size model up.
+
+    Args:
+        source: Where its weights come from, for the message.
+        checkpoint: They.
+        settings: Fields of the config that are to differ.
+
+    Returns:
+        The config.
+
+    Raises:
+        InputError: If a setting is unknown or does not fit.
+        FileFormatError: If there is no codec.
+    """
+    with settings_checked("settings", settings):
+        config = full_size_config(checkpoint.config, **settings)
+    if not checkpoint.codec:
+        raise FileFormatError(f"{source} must hold the codec, too, got {list(checkpoint.parts)}")
+    return config
+
+
+def text_encoder(
+    home: Path, device: torch.device, dtype: torch.dtype, config: WorldModelConfig
+) -> TextEncoder | None:
+    """The text encoder that lies beside full-size weights, or `None`."""
+    there = (home / TEXT_FOLDER).is_dir()
+    return TextEncoder(home, device, dtype, config.prompt_tokens) if there else None
 
 
 def _depth_estimator(folder: Path, device: torch.device) -> DepthEstimator:
@@ -188,7 +221,18 @@ def _folder(path: Path) -> Path | None:
     return path if path.is_dir() else None
 
 
-def _check_device(device: str | torch.device) -> torch.device:
+def check_device(device: str | torch.device) -> torch.device:
+    """Give a device by its name.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        It.
+
+    Raises:
+        InputError: If it is unknown or not there.
+    """
     try:
         target = torch.device(device)
     except RuntimeError as error:

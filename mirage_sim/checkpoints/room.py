@@ -18,6 +18,7 @@ from mirage_sim.model.codec import WanCodec
 from mirage_sim.model.full_size import loaded_shape
 from mirage_sim.model.generator import Generator, empty_generator
 from mirage_sim.model.meter import measure
+from mirage_sim.model.offload import waiting_bytes
 from mirage_sim.model.world_model import WorldModelConfig
 
 
@@ -50,9 +51,7 @@ def needed_bytes(
     if offload == "networks":
         return weights["codec"] + max(denoises + one_pass, decoding)
     if offload == "blocks":
-        blocks = [*generator.backbone.blocks, *generator.branch.blocks]
-        sizes = [_bytes(block.state_dict(), dtype) for block in blocks]
-        denoises -= sum(sizes) - 2 * max(sizes)
+        denoises -= waiting_bytes([_bytes(block.state_dict(), dtype) for block in generator.blocks])
     return weights["codec"] + denoises + max(one_pass, decoding)
 
 

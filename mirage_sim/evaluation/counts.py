@@ -30,6 +30,7 @@ from mirage_sim.memory.entries import Entries
 from mirage_sim.model.full_size import PROMPT, WAN_5B, full_size_memory, loaded_shape
 from mirage_sim.model.generator import GeneratorConfig
 from mirage_sim.model.meter import weight_bytes
+from mirage_sim.model.offload import waiting_bytes
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,8 @@ def bench_counts(config: CountsConfig) -> dict[str, Any]:
         "codec": networks["VAE encoder"]["bytes"] + networks["VAE decoder"]["bytes"],
     }
     weights["resting codec"] = weights["codec"]
-    blocks = [*generator.backbone.blocks, *generator.branch.blocks]
-    sizes = [weight_bytes(block.parameters())["bytes"] for block in blocks]
-    weights["blocks"] = weights["generator"] - sum(sizes) + 2 * max(sizes)
+    sizes = [weight_bytes(block.parameters())["bytes"] for block in generator.blocks]
+    weights["blocks"] = weights["generator"] - waiting_bytes(sizes)
     if text is not None:
         weights["text"] = networks["text encoder"]["bytes"]
     peaks = {name: call["peak_bytes"] for name, call in calls.items()}

@@ -6,7 +6,6 @@ time that they take at the card's published peak and at the rate of a large prod
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from mirage_sim.checkpoints.load import check_device
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.counts_cards import CARDS
 from mirage_sim.evaluation.counts_formulas import PassShape, generator_flops
@@ -26,6 +26,7 @@ from mirage_sim.model.full_size import CHUNK, PRECEDING, PROMPT, PUBLISHED_SAMPL
 from mirage_sim.model.generator import Generator, GeneratorConfig
 from mirage_sim.model.offload import check_offload, offload_generator
 from mirage_sim.model.sampler import SamplerConfig
+from mirage_sim.world.clock import now
 
 PARTS = ("condition", "generate", "update", "show")
 
@@ -66,9 +67,7 @@ class SizeBenchConfig:
             raise InputError(f"lengths and steps must be at least 1, got {self.lengths} and {self.steps}")
         if self.chunks < 2:
             raise InputError(f"chunks must be at least 2, the first being left out, got {self.chunks}")
-        check_offload(self.offload, torch.device(self.device))
-        if self.compiled and self.offload is not None:
-            raise InputError(f"compiled must be False with offload, got it with {self.offload!r}")
+        check_offload(self.offload, torch.device(self.device), self.compiled)
 
 
 def bench_size(config: SizeBenchConfig) -> dict[str, Any]:
@@ -87,9 +86,7 @@ def bench_size(config: SizeBenchConfig) -> dict[str, Any]:
     Raises:
         InputError: If the device is not there, or a setting does not work on it.
     """
-    device = torch.device(config.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device must be one that this machine has, got {config.device!r}")
+    device = check_device(config.device)
     generator = random_generator(config.generator, device, config.seed)
     codec = full_size_codec().to(device).requires_grad_(False).eval()
     generator.set_attention(config.attention)
@@ -132,16 +129,10 @@ def product_rate(device: torch.device, size: int = 8192, repeats: int = 20) -> f
     left, right = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
     taken = []
     for _ in range(repeats + 3):
-        began = _now(device)
+        began = now(device)
         left @ right
-        taken.append(_now(device) - began)
+        taken.append(now(device) - began)
     return 2.0 * size**3 / median(taken[3:])
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _pass_flop(generator: Generator, size: tuple[int, int], stride: int, length: int, references: int) -> int:
@@ -152,19 +143,12 @@ def _pass_flop(generator: Generator, size: tuple[int, int], stride: int, length:
 
 
 def size_table(result: Mapping[str, Any]) -> str:
-    """Lay out the figures of `bench_size`."""
-    header, rows = size_rows(result)
-    return format_table(rows, header)
-
-
-def size_rows(result: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Header and rows: seconds a picture and peak memory by length and passes."""
+    """Lay out the figures of `bench_size`: seconds a picture and peak memory by length and passes."""
     rows = []
     for row in result["rows"]:
-        cells = [show(row[part], 3) for part in (*PARTS, "total")]
-        cells += [show(row["floor_measured"], 3), show(row["floor_published"], 3)]
+        cells = [show(row[part], 3) for part in (*PARTS, "total", "floor_measured", "floor_published")]
         cells += [show(row["rate"] / 1e12, 0), show(row["peak_mib"] / 1024, 1)]
         rows.append((f"{row['length']} latent frames, {row['steps']} passes", cells))
     header = [*(f"{part}, s a picture" for part in (*PARTS, "total"))]
     header += ["floor of the passes by the measured product", "by the published peak"]
-    return [*header, "TFLOP/s of the passes", "peak, GiB"], rows
+    return format_table(rows, [*header, "TFLOP/s of the passes", "peak, GiB"])

@@ -35,6 +35,10 @@ class MemoryRead:
         """Give what was read for some of the T frames."""
         return MemoryRead(**{name: value[:, chosen] for name, value in vars(self).items()})
 
+    def worlds(self, chosen: Tensor | slice) -> MemoryRead:
+        """Give what was read for some of the B worlds."""
+        return MemoryRead(**{name: value[chosen] for name, value in vars(self).items()})
+
     @classmethod
     def nothing(cls, worlds: int, frames: int, shape: tuple[int, int, int], device: Any) -> MemoryRead:
         """The answer of an empty memory: nothing known in any cell of any frame."""

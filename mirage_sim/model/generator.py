@@ -100,6 +100,11 @@ class Generator(nn.Module):
         self.branch = MemoryBranch(self.backbone, c.condition_channels, c.branch_every)
         self.recompute = False
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Blocks of branch and backbone, as they are run."""
+        return [*self.branch.blocks, *self.backbone.blocks]
+
     def set_attention(self, backend: str) -> None:
         """Choose how attention is computed, in backbone and branch alike.
 
@@ -118,7 +123,7 @@ class Generator(nn.Module):
 
     def compile_blocks(self) -> None:
         """Compile the blocks of backbone and branch, in place; the first pass of every length is slow."""
-        for block in (*self.backbone.blocks, *self.branch.blocks):
+        for block in self.blocks:
             block.compile()
 
     def token_grid(self, hw: tuple[int, int]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ generator are on the card at a time: the next one is copied while one computes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -20,8 +21,8 @@ from mirage_sim.model.generator import Generator
 KINDS = ("networks", "blocks")
 
 
-def check_offload(kind: str | None, device: torch.device) -> None:
-    """Raise unless a kind of offload is known and of use on the device.
+def check_offload(kind: str | None, device: torch.device, compiled: bool = False) -> None:
+    """Raise unless a kind of offload is known, of use on the device, and wanted of blocks as they are.
 
     Raises:
         InputError: If it is not.
@@ -30,6 +31,13 @@ def check_offload(kind: str | None, device: torch.device) -> None:
         raise InputError(f"offload must be None or one of {KINDS}, got {kind!r}")
     if kind is not None and device.type != "cuda":
         raise InputError(f"offload must be None but for a CUDA device, got {kind!r} for {device}")
+    if kind is not None and compiled:
+        raise InputError(f"compiled must be False with offload, got it with {kind!r}")
+
+
+def waiting_bytes(sizes: Sequence[int]) -> int:
+    """Bytes that wait by blocks, given those of every block: all but two of the largest."""
+    return sum(sizes) - 2 * max(sizes)
 
 
 def offload_generator(generator: Generator, codec: WanCodec, device: torch.device, kind: str) -> None:
@@ -53,7 +61,7 @@ def offload_generator(generator: Generator, codec: WanCodec, device: torch.devic
 
 
 def _offload_blocks(generator: Generator, device: torch.device) -> None:
-    blocks = nn.ModuleList([*generator.branch.blocks, *generator.backbone.blocks])  # as they are run
+    blocks = nn.ModuleList(generator.blocks)
     held = {id(parameter) for parameter in blocks.parameters()}
     for parameter in generator.parameters():
         if id(parameter) not in held:

@@ -132,6 +132,26 @@ class WorldModelConfig:
         return self.preceding + self.overlap
 
 
+def check_settings(argument: str, settings: Mapping[str, Any]) -> str:
+    """Raise unless all keys are fields of `WorldModelConfig`; tell what to say if a value does not fit.
+
+    Args:
+        argument: Whose keys they are.
+        settings: Fields that are to differ.
+
+    Returns:
+        The argument, what it may hold, and what it holds.
+
+    Raises:
+        InputError: If one is unknown.
+    """
+    known = [item.name for item in fields(WorldModelConfig)]
+    told = f"{argument} must be among {known}, got {sorted(settings)}"
+    if not set(settings) <= set(known):
+        raise InputError(told)
+    return told
+
+
 @contextmanager
 def settings_checked(argument: str, settings: Mapping[str, Any]) -> Iterator[None]:
     """Name the argument and what it may hold where settings turn out to be no fields of the config.
@@ -143,10 +163,7 @@ def settings_checked(argument: str, settings: Mapping[str, Any]) -> Iterator[Non
     Raises:
         InputError: If one is unknown.
     """
-    known = [item.name for item in fields(WorldModelConfig)]
-    told = f"{argument} must be among {known}, got {sorted(settings)}"
-    if not set(settings) <= set(known):
-        raise InputError(told)
+    told = check_settings(argument, settings)
     try:
         yield
     except TypeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from mirage_sim.perception import Seen
 from mirage_sim.sources.latents import EncodedClip, LatentSettings
 from mirage_sim.training.full_size import STAGES, DepthIsKnown, FullSizeConfig, prepare, sequence_loss
 from mirage_sim.training.sequences import Sequences
+from mirage_sim.world.clock import now
 
 _FRAMES = 21
 """Latent frames of a clip of 81 pictures."""
@@ -138,7 +138,7 @@ def _bench_stage(stage: str, config: TrainBenchConfig, device: torch.device) -> 
         torch.cuda.reset_peak_memory_stats(device)
     laps = []
     for step in tqdm(range(config.steps), desc=stage, unit="step", disable=None):
-        began, rng = _now(device), np.random.default_rng([config.seed, step])
+        began, rng = now(device), np.random.default_rng([config.seed, step])
         sequence = drawn.draw(config.batch_size, rng)
         with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
             loss = sequence_loss(model, generator, sequence, rng)
@@ -146,19 +146,13 @@ def _bench_stage(stage: str, config: TrainBenchConfig, device: torch.device) -> 
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        laps.append(_now(device) - began)
+        laps.append(now(device) - began)
     return {
         "seconds": median(laps[1:]),
         "first": laps[0],
         "peak_mib": torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0,
         "trained": float(sum(parameter.numel() for parameter in trained)),
     }
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def train_table(result: Mapping[str, Any]) -> str:

@@ -17,20 +17,18 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from mirage_sim.checkpoints import build_codec, build_generator, open_checkpoint
 from mirage_sim.checkpoints.build import published_scale
-from mirage_sim.checkpoints.load import TEXT_FOLDER
+from mirage_sim.checkpoints.load import configure, text_encoder
 from mirage_sim.checkpoints.names import ADAPTERS, BRANCH
 from mirage_sim.checkpoints.published import ADAPTERS_STEM, BRANCH_STEM, save_part
-from mirage_sim.errors import FileFormatError, InputError, StateError
+from mirage_sim.errors import InputError, StateError
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.evaluation.report import write_sheet
-from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.images import tensor_to_frames
 from mirage_sim.model.lora import LoRAConfig, add_lora
 from mirage_sim.model.sampler import sample, shift_sigma
-from mirage_sim.model.world_model import WorldModel, default_dtype, settings_checked
+from mirage_sim.model.world_model import WorldModel, default_dtype
 from mirage_sim.perception import Perceived, Seen
 from mirage_sim.sources.latents import LatentFile, codec_hash, open_latents
-from mirage_sim.text import TextEncoder
 from mirage_sim.training.loop import BatchLoss, StageConfig, processes, run_stage
 from mirage_sim.training.sequences import Sequence, Sequences, SequencesConfig
 
@@ -87,20 +85,15 @@ def open_to_train(
     told, device = LatentFile(latents).settings, processes().device
     dtype = default_dtype(device)
     checkpoint = open_checkpoint(folder, branch)
-    if not checkpoint.codec:
-        raise FileFormatError(f"{folder} must hold the codec, too, got {list(checkpoint.parts)}")
     if checkpoint.adapters:
         raise InputError(f"world_model must be without adapters to be trained, got some in {folder}")
     if published and not checkpoint.branch:
         shape = replace(checkpoint.config, condition_channels=2 * checkpoint.config.channels)
         checkpoint = replace(checkpoint, config=shape)
-    with settings_checked("settings", settings):
-        sizes = {"height": told.height, "width": told.width}
-        config = full_size_config(checkpoint.config, **sizes | settings)
+    sizes = {"height": told.height, "width": told.width}
+    config = configure(folder, checkpoint, sizes | settings)
     codec, generator = build_codec(checkpoint, device, dtype), build_generator(checkpoint, device, dtype)
-    text = None
-    if (folder / TEXT_FOLDER).is_dir():
-        text = TextEncoder(folder, device, dtype, config.prompt_tokens)
+    text = text_encoder(folder, device, dtype, config)
     model = WorldModel(config, codec, generator, DepthIsKnown(), text_encoder=text)
     return model, open_latents(latents, codec_hash(codec))
 
@@ -154,7 +147,7 @@ def train_full_size(
             score = roll_out(model, module, watched, out / f"{stage}-rollout.png")
         return {"validation": float(np.mean(errors)), "rollout_psnr": score}
 
-    shards = [*generator.backbone.blocks, *generator.branch.blocks] if how.shard else []
+    shards = generator.blocks if how.shard else []
     about = identity(model, clips, how)
     run_stage(stage, generator, batch_loss, config, out, validate if watched else None, shards, about)
     return export(stage, model, out)

@@ -151,9 +151,7 @@ def run_stage(
         mixed_precision="bf16",
         gradient_accumulation_steps=config.accumulate,
         kwargs_handlers=[
-            AutocastKwargs(
-                cache_enabled=False
-            ),  # a weight is used once a pass: no second copy of all of them
+            AutocastKwargs(cache_enabled=False),  # else a copy in bf16 of all that is trained stays
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),
         ],
     )
@@ -266,18 +264,8 @@ def _validate_averaged(
 
 
 def _identity(config: StageConfig) -> dict[str, Any]:
-    told = (
-        "steps",
-        "batch_size",
-        "accumulate",
-        "learning_rate",
-        "warmup",
-        "weight_decay",
-        "clip",
-        "seed",
-        "ema",
-    )
-    return {key: asdict(config)[key] for key in told}
+    only_watched = ("checkpoint_seconds", "log_every", "validate_every")
+    return {key: value for key, value in asdict(config).items() if key not in only_watched}
 
 
 def _forget_after(log: Path, step: int) -> None:

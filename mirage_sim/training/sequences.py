@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError
-from mirage_sim.memory import MemoryRead, SpatialMemory
+from mirage_sim.memory import SpatialMemory
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.sources.latents import EncodedClip, LatentFile
 from mirage_sim.text.stored import fit_context, load_embeddings
@@ -183,7 +183,7 @@ class Sequences:
         cameras = Views(spread(clip.cam2world), spread(clip.intrinsics))
         chosen = torch.arange(worlds, device=device) == row
         read = memory.read(*cameras, self.model.latent_hw, chosen)
-        one = MemoryRead(**{name: value[row : row + 1] for name, value in vars(read).items()})
+        one = read.worlds(slice(row, row + 1))
         depth = spread(clip.depth)[:1]
         kept = spread(clip.keep)[:1] & (depth > 0)
         latents = spread(clip.latents)[:1].float()

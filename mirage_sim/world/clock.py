@@ -7,6 +7,13 @@ import time
 import torch
 
 
+def now(device: torch.device) -> float:
+    """Seconds of a steady clock, once all that a CUDA device was given is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class Clock:
     """Milliseconds between one `lap` and the next."""
 
@@ -14,15 +21,10 @@ class Clock:
         """Start now; a CUDA device is waited for at every lap."""
         self._device = device
         self.laps: dict[str, float] = {}
-        self._last = self._now()
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+        self._last = now(device)
 
     def lap(self, name: str) -> None:
         """Add the time since the last lap to `laps[name]`."""
-        now = self._now()
-        self.laps[name] = self.laps.get(name, 0.0) + 1000.0 * (now - self._last)
-        self._last = now
+        present = now(self._device)
+        self.laps[name] = self.laps.get(name, 0.0) + 1000.0 * (present - self._last)
+        self._last = present

@@ -352,7 +352,7 @@ class World:
             return nothing, nothing
         read = self.memory.read(*views, self.model.latent_hw, chosen)
         both = (read, self.memory.recall(read, views.cam2world))
-        known, shown = (MemoryRead(**{k: v[index] for k, v in vars(each).items()}) for each in both)
+        known, shown = (each.worlds(index) for each in both)
         return known, shown
 
     def _finish(
