@@ -95,7 +95,7 @@ class FrontierAgent:
         """Number of turns to make, positive to the left; 0 walks ahead."""
         config = self._config
         around = config.headings // 2
-        offsets = torch.arange(-around, config.headings - around)  # [N]
+        offsets = torch.arange(-around, config.headings - around, dtype=torch.float32, device="cpu")  # [N]
         yaw, _ = yaw_pitch(present)
         angles = yaw + offsets * (math.tau / config.headings)
         known, free = survey(from_yaw_pitch(present[:3, 3].expand(len(offsets), 3), angles))

@@ -58,7 +58,7 @@ def present_pose(observation: Any, info: Info) -> Tensor:
     """
     for source in (observation, info):
         if isinstance(source, Mapping) and "cam2world" in source:
-            pose = torch.as_tensor(source["cam2world"], dtype=torch.float32)
+            pose = torch.as_tensor(source["cam2world"], dtype=torch.float32, device="cpu")
             check_pose("cam2world", pose)
             return pose
     raise InputError("observation must hold cam2world, as it or info does by default, got neither")

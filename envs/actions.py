@@ -116,7 +116,7 @@ class RelativeActions(Actions):
         super().__init__(config)
         self._box = gym.spaces.Box(-1.0, 1.0, (5,), np.float32)
         self.space = self._box
-        self._scale = torch.tensor([config.move] * 3 + [config.turn] * 2, dtype=torch.float64)
+        self._scale = torch.tensor([config.move] * 3 + [config.turn] * 2, dtype=torch.float64, device="cpu")
 
     def parse(self, name: str, value: Any, lead: tuple[int, ...]) -> Array:
         """See `Actions.parse`."""
@@ -160,7 +160,7 @@ class DiscreteActions(Actions):
         """Build the space."""
         super().__init__(config)
         self.space = gym.spaces.Discrete(len(DISCRETE_ACTIONS))
-        table = torch.zeros(len(DISCRETE_ACTIONS), 5, dtype=torch.float64)
+        table = torch.zeros(len(DISCRETE_ACTIONS), 5, dtype=torch.float64, device="cpu")
         table[0, 0] = config.move
         table[1, 3], table[2, 3] = config.turn, -config.turn
         table[3, 4], table[4, 4] = config.turn, -config.turn

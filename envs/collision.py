@@ -56,7 +56,7 @@ def free_share(
 
     Source: ours.
     """
-    free = torch.ones(len(start), dtype=torch.float64)
+    free = torch.ones(len(start), dtype=torch.float64, device="cpu")
     motion = (end[:, :3, 3] - start[:, :3, 3]).double()  # [B, 3]
     length = torch.linalg.vector_norm(motion, dim=-1)  # [B]
     moving = worlds.cpu() & (length > 1e-6)
@@ -75,7 +75,7 @@ def free_share(
         moving.to(world.device),
     )
     depth, offset = read.depth[:, 0].cpu(), read.offset[:, 0].cpu()  # [B, n, n], [B, 2, n, n]
-    centre = torch.arange(config.cells) + 0.5 - lens[0, 2]  # [n]
+    centre = torch.arange(config.cells, dtype=torch.float32, device="cpu") + 0.5 - lens[0, 2]  # [n]
     across = (centre + offset[:, 0]) / lens[0, 0] * depth  # [B, n, n]
     down = (centre[:, None] + offset[:, 1]) / lens[1, 1] * depth
     footprint = read.log_scale[:, 0].cpu().exp() * depth / lens[0, 0]  # [B, n, n], metres

@@ -9,6 +9,7 @@ from pathlib import Path
 from mirage_sim.envs.window import display_available
 from mirage_sim.errors import InputError, InputTypeError, StateError
 from mirage_sim.model.world_model import WorldModel
+from mirage_sim.threads import check_threads
 
 ACTION_MODES = ("relative", "pose", "discrete")
 OBSERVATIONS = ("rgb", "cam2world", "depth", "coverage", "latents")
@@ -29,6 +30,8 @@ class ExploreConfig:
         render_mode: `None`, "rgb_array" or "human".
         model_settings: Numbers of the model's `WorldModelConfig` that are to differ, such as `height`.
         prompt: What is to be seen, for a model that attends to text: text, or a stored embedding's file.
+        threads: How many torch uses while the environment computes; by default the cores that the process may
+            use, and 1 in a worker process.
     """
 
     world_model: str | Path | WorldModel = "embedded"
@@ -40,6 +43,7 @@ class ExploreConfig:
     render_mode: str | None = None
     prompt: str | Path | None = None
     model_settings: Mapping[str, int | float] | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         """Check everything that needs no model."""
@@ -62,6 +66,7 @@ class ExploreConfig:
         for name in ("memory", "collide"):
             if not isinstance(getattr(self, name), bool):
                 raise InputTypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        check_threads(self.threads)
         settings = self.model_settings if self.model_settings is not None else {}
         if not isinstance(settings, Mapping) or not all(
             isinstance(n, int | float) for n in settings.values()

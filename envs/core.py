@@ -23,6 +23,7 @@ from mirage_sim.envs.timings import Timings
 from mirage_sim.errors import FileFormatError, StateError
 from mirage_sim.geometry import check_pose, interpolate_poses
 from mirage_sim.model.images import tensor_to_frames
+from mirage_sim.torch_state import own_torch_state, with_own_torch_state
 from mirage_sim.world import Segment, World, WorldState
 from mirage_sim.world.prompts import Prompts, embed_prompts
 
@@ -57,7 +58,7 @@ class Episodes:
             for name, shape in shapes.items()
         }
         frames = [latest["rgb"][row : row + 1].copy() for row in range(count)]
-        poses = torch.eye(4).repeat(count, 1, 1)
+        poses = torch.eye(4, dtype=torch.float32, device="cpu").repeat(count, 1, 1)
         return cls(
             [None] * count, poses, latest, frames, np.zeros(count, np.bool_), [{} for _ in range(count)]
         )
@@ -85,12 +86,13 @@ class ExploreCore:
             config: Arguments of the environment.
             num_worlds: Number of worlds B.
         """
-        self.config, self.num_worlds = config, num_worlds
-        self.model = shared_model(config.world_model, config.device, config.model_settings)
-        self.world = World(self.model, num_worlds, memory=config.memory)
+        self.config, self.num_worlds, self.threads = config, num_worlds, config.threads
         self._prompt = None
-        if config.prompt is not None:
-            self._prompt = embed_prompts(self.model, config.prompt, 1)[0]  # [L, D]
+        with own_torch_state(self.threads):
+            self.model = shared_model(config.world_model, config.device, config.model_settings)
+            self.world = World(self.model, num_worlds, memory=config.memory, threads=config.threads)
+            if config.prompt is not None:
+                self._prompt = embed_prompts(self.model, config.prompt, 1)[0]  # [L, D]
         self.actions = make_actions(config.action_mode)
         self.observation_space: gym.Space[Any] = observation_space(config.observations, self.model)
         settings, hw = self.model.config, self.model.latent_hw
@@ -109,6 +111,7 @@ class ExploreCore:
         """What a recording says of the model."""
         return {"model_id": self.model.config.model_id, "weights_sha256": self.model.weights_hash}
 
+    @with_own_torch_state
     def start(self, rows: Sequence[int], seeds: Sequence[int], options: StartOptions) -> None:
         """Begin episodes.
 
@@ -138,6 +141,7 @@ class ExploreCore:
             self.episodes.seeds[row] = seed
             self.episodes.collision[row] = False
 
+    @with_own_torch_state
     def advance(self, rows: Sequence[int], actions: Array) -> tuple[Array, Array]:
         """Move cameras and generate what they see.
 
@@ -155,9 +159,9 @@ class ExploreCore:
         chosen = self._mask(rows)
         index = list(rows)
         here = self.world.cam2world.cpu()  # [B, 4, 4]
-        there = torch.eye(4).repeat(self.num_worlds, 1, 1)
+        there = torch.eye(4, dtype=torch.float32, device="cpu").repeat(self.num_worlds, 1, 1)
         there[index] = self.actions.targets(here[index], actions[index])
-        stopped = torch.zeros(self.num_worlds, dtype=torch.bool)
+        stopped = torch.zeros(self.num_worlds, dtype=torch.bool, device="cpu")
         began = time.perf_counter()
         if self.config.collide:
             share = free_share(self.world, here, there, chosen, CollisionConfig())  # [B]
@@ -210,6 +214,7 @@ class ExploreCore:
         }
         self.world.save(folder, row, extra)
 
+    @with_own_torch_state
     def open(self, folder: Path | str, rows: Sequence[int]) -> None:
         """Open a saved world in the place of some of these, see `World.load`."""
         before = self.world.snapshot(self._mask([rows[0]]))
@@ -224,17 +229,20 @@ class ExploreCore:
             self.world.restore(state, self._mask([row]))
         self._count()
 
+    @with_own_torch_state
     def snapshot(self, rows: Sequence[int] | None = None) -> tuple[WorldState, Episodes]:
         """Copy worlds with their episodes, in the order of their numbers."""
         index = list(range(self.num_worlds)) if rows is None else list(rows)
         return self.world.snapshot(self._mask(index)), self.episodes.copy(index)
 
+    @with_own_torch_state
     def restore(self, state: tuple[WorldState, Episodes]) -> None:
         """Take all worlds over from a snapshot of as many."""
         self.world.restore(state[0])
         self.episodes = state[1].copy(range(self.num_worlds))
         self._count()
 
+    @with_own_torch_state
     def fork(self, rows: Sequence[int]) -> ExploreCore:
         """Copy worlds into a new core over the same model; repeats are allowed."""
         other = ExploreCore(self.config, len(rows))
@@ -252,7 +260,7 @@ class ExploreCore:
     ) -> None:
         settings = self.model.config
         images = np.zeros((self.num_worlds, settings.height, settings.width, 3), np.uint8)
-        poses = torch.eye(4).repeat(self.num_worlds, 1, 1)
+        poses = torch.eye(4, dtype=torch.float32, device="cpu").repeat(self.num_worlds, 1, 1)
         lenses = self.model.intrinsics().float().cpu().repeat(self.num_worlds, 1, 1)
         seeds = [0] * self.num_worlds
         depths: dict[int, Array | None] = {}
@@ -308,13 +316,14 @@ class ExploreCore:
         """Show the world opened in the first of `rows` as it was when it was saved."""
         context = self.world.snapshot(self._mask([rows[0]])).context
         latents, pose = context.latents[:, -1:], context.poses[0, -1].cpu()
-        with torch.no_grad():
-            made = self.model.codec.decode(latents, context.latents[:, :-1])  # [1, F, 3, H, W]
+        made = self.model.codec.decode(latents, context.latents[:, :-1])  # [1, F, 3, H, W]
         frame = tensor_to_frames(made)
         told, shape = self.episodes, self.episodes.latest["depth"].shape[1:]
         try:
             seed = None if extra.get("seed") is None else int(extra["seed"])
-            first = torch.tensor(extra.get("first_cam2world", pose.tolist()), dtype=torch.float32)
+            first = torch.tensor(
+                extra.get("first_cam2world", pose.tolist()), dtype=torch.float32, device="cpu"
+            )
             check_pose("first_cam2world", first)
             coverage = np.float32(extra.get("coverage", 0.0))
             depth = np.asarray(extra.get("depth", np.zeros(shape)), dtype=np.float32).reshape(shape)
@@ -334,7 +343,7 @@ class ExploreCore:
         self._stats = (stats.entries.tolist(), stats.bytes.tolist())
 
     def _mask(self, rows: Sequence[int]) -> Tensor:
-        mask = torch.zeros(self.num_worlds, dtype=torch.bool)
+        mask = torch.zeros(self.num_worlds, dtype=torch.bool, device="cpu")
         mask[list(rows)] = True
         return mask.to(self.world.device)
 

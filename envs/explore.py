@@ -102,6 +102,7 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
         render_mode: str | None = None,
         prompt: str | Path | None = None,
         model_settings: Mapping[str, int | float] | None = None,
+        threads: int | None = None,
     ) -> None:
         """Load or find the model.
 
@@ -115,6 +116,7 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
             render_mode: `None`, "rgb_array" or "human".
             prompt: What is to be seen, see `ExploreConfig`.
             model_settings: Numbers of the model's config that are to differ.
+            threads: How many torch uses meanwhile, see `ExploreConfig`.
 
         Raises:
             InputError: If an argument has a wrong value.
@@ -132,6 +134,7 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
             render_mode,
             prompt,
             model_settings,
+            threads,
         )
         self._set_core(ExploreCore(self.config, 1))
 

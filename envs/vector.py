@@ -54,6 +54,7 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         prompt: str | Path | None = None,
         model_settings: Mapping[str, int | float] | None = None,
+        threads: int | None = None,
     ) -> None:
         """Load or find the model.
 
@@ -70,6 +71,7 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             autoreset_mode: Gymnasium's "NextStep", "SameStep" or "Disabled".
             prompt: See `ExploreEnv`.
             model_settings: See `ExploreEnv`.
+            threads: See `ExploreEnv`.
 
         Raises:
             InputError: If an argument has a wrong value.
@@ -97,6 +99,7 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             render_mode,
             prompt,
             model_settings,
+            threads,
         )
         self.max_episode_steps = max_episode_steps
         self._set_core(ExploreCore(self.config, int(num_envs)))

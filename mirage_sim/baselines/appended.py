@@ -102,13 +102,13 @@ class AppendedTokens(StoredMemory):
                 tokens=latents[row].movedim(1, -1)[keep],
                 positions=tokens.positions[row][keep],
             )
-        return WriteReport(written, torch.zeros(self.num_worlds, device=self.device))
+        return WriteReport(written, torch.zeros(self.num_worlds, device=self.device, dtype=torch.float32))
 
     def _blank(self) -> Store:
         dtype = DTYPES[self.config.dtype]
         return {
             "tokens": torch.zeros(0, self.config.channels, dtype=dtype, device=self.device),
-            "positions": torch.zeros(0, 3, device=self.device),
+            "positions": torch.zeros(0, 3, device=self.device, dtype=torch.float32),
         }
 
     def _again(self, num_worlds: int) -> AppendedTokens:

@@ -80,8 +80,8 @@ class ColourPoints(StoredMemory):
             What they show.
         """
         frames = cam2world.shape[1]
-        picture = torch.zeros(self.num_worlds, frames, 3, *hw, device=self.device)
-        depth = torch.zeros(self.num_worlds, frames, *hw, device=self.device)
+        picture = torch.zeros(self.num_worlds, frames, 3, *hw, device=self.device, dtype=torch.float32)
+        depth = torch.zeros(self.num_worlds, frames, *hw, device=self.device, dtype=torch.float32)
         for row in worlds.nonzero().flatten().tolist():
             store = self.stores[row]
             for t in range(frames):
@@ -119,7 +119,9 @@ class ColourPoints(StoredMemory):
         stride = self.codec.spatial_stride
         size = (stride * hw[0], stride * hw[1])
         view = self.draw(cam2world, rescale_intrinsics(intrinsics, stride), size, chosen)
-        latents = torch.zeros(*view.depth.shape[:2], self.codec.channels, *hw, device=self.device)
+        latents = torch.zeros(
+            *view.depth.shape[:2], self.codec.channels, *hw, device=self.device, dtype=torch.float32
+        )
         if bool(chosen.any()):
             latents[chosen] = self.codec.encode(view.picture[chosen]).float()
         shown, hit = (share_of_cells(part, stride) for part in (view.depth > 0, view.hit))  # [B, T, h, w]
@@ -130,7 +132,7 @@ class ColourPoints(StoredMemory):
             latents=torch.where(mask[:, :, None], latents, 0.0),
             mask=mask,
             depth=torch.where(mask, downsample_depth(view.depth, stride), 0.0),
-            offset=torch.zeros(*shown.shape[:2], 2, *hw, device=self.device),
+            offset=torch.zeros(*shown.shape[:2], 2, *hw, device=self.device, dtype=torch.float32),
             log_scale=torch.where(mask, scale, 0.0),
             view_cos=none,
         )
@@ -187,7 +189,8 @@ class ColourPoints(StoredMemory):
         for row in chosen.nonzero().flatten().tolist():
             added[row] = self._add(self.stores[row], places[row], colours[row], allowed[row])
         return WriteReport(
-            share_of_cells(added, stride) > 0, torch.zeros(self.num_worlds, device=self.device)
+            share_of_cells(added, stride) > 0,
+            torch.zeros(self.num_worlds, device=self.device, dtype=torch.float32),
         )
 
     def _add(self, store: Store, places: Tensor, colours: Tensor, allowed: Tensor) -> Tensor:
@@ -211,7 +214,7 @@ class ColourPoints(StoredMemory):
 
     def _blank(self) -> Store:
         return {
-            "positions": torch.zeros(0, 3, device=self.device),
+            "positions": torch.zeros(0, 3, device=self.device, dtype=torch.float32),
             "colours": torch.zeros(0, 3, dtype=torch.uint8, device=self.device),
             "voxels": torch.zeros(0, dtype=torch.int64, device=self.device),
         }

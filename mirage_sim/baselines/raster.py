@@ -42,7 +42,7 @@ def nearest_points(
     # bits of a positive float order as the float does; the low half holds the point's number
     key = (depth[hit].view(torch.int32).long() << 32) | hit
     none = torch.iinfo(torch.int64).max
-    best = torch.full((height * width,), none, device=positions.device)
+    best = torch.full((height * width,), none, device=positions.device, dtype=torch.int64)
     best.scatter_reduce_(0, row[hit] * width + column[hit], key, "amin")
     index = torch.where(best == none, -1, best & 0xFFFFFFFF)
     metres = (best >> 32).to(torch.int32).view(torch.float32)

@@ -73,9 +73,11 @@ class RetrievedFrames(StoredMemory):
         check_shape("cam2world", cam2world, [self.num_worlds, 4, 4])
         kept = max(len(store["tokens"]) for store in self.stores)
         views = self._views(kept, intrinsics, hw)
-        overlap = torch.zeros(self.num_worlds, kept, device=self.device)
+        overlap = torch.zeros(self.num_worlds, kept, device=self.device, dtype=torch.float32)
         for row, store in enumerate(self.stores):
-            planes = torch.tensor(DEPTHS, device=self.device)[:, None, None].expand(-1, *hw)  # [D, h, w]
+            planes = torch.tensor(DEPTHS, device=self.device, dtype=torch.float32)[:, None, None].expand(
+                -1, *hw
+            )  # [D, h, w]
             camera = cam2world[row].expand(len(DEPTHS), 4, 4), intrinsics[row].expand(len(DEPTHS), 3, 3)
             points = unproject(planes, *camera).flatten(0, 2)  # [D*h*w, 3]
             for place, pose in enumerate(store["cam2world"]):
@@ -121,7 +123,7 @@ class RetrievedFrames(StoredMemory):
                 if self._is_new(self.stores[row]["cam2world"], pose):
                     append(self.stores[row], tokens=latents[row, t][None], cam2world=pose[None])
                     written[row, t] = True
-        return WriteReport(written, torch.zeros(self.num_worlds, device=self.device))
+        return WriteReport(written, torch.zeros(self.num_worlds, device=self.device, dtype=torch.float32))
 
     def _is_new(self, kept: Tensor, pose: Tensor) -> bool:
         """Whether no kept camera [K, 4, 4] is as near and turned as little."""
@@ -132,17 +134,22 @@ class RetrievedFrames(StoredMemory):
     def _views(self, kept: int, intrinsics: Tensor, hw: tuple[int, int]) -> KeyframeViews:
         """All frames, padded to the same number."""
         worlds, device = self.num_worlds, self.device
-        latents = torch.zeros(worlds, kept, self.config.channels, *hw, device=device)
-        poses = torch.eye(4, device=device).repeat(worlds, kept, 1, 1)
+        latents = torch.zeros(worlds, kept, self.config.channels, *hw, device=device, dtype=torch.float32)
+        poses = torch.eye(4, device=device, dtype=torch.float32).repeat(worlds, kept, 1, 1)
         valid = torch.zeros(worlds, kept, dtype=torch.bool, device=device)
         for row, store in enumerate(self.stores):
             count = len(store["tokens"])
             latents[row, :count], poses[row, :count] = store["tokens"].float(), store["cam2world"]
             valid[row, :count] = True
-        order = torch.arange(kept, device=device).expand(worlds, kept)
+        order = torch.arange(kept, device=device, dtype=torch.int64).expand(worlds, kept)
         lens = intrinsics[:, None].expand(-1, kept, -1, -1)
         return KeyframeViews(
-            latents, torch.zeros(worlds, kept, *hw, device=device), poses, lens, valid, order
+            latents,
+            torch.zeros(worlds, kept, *hw, device=device, dtype=torch.float32),
+            poses,
+            lens,
+            valid,
+            order,
         )
 
     def _blank(self) -> Store:
@@ -150,7 +157,7 @@ class RetrievedFrames(StoredMemory):
         shape = (0, self.config.channels, 1, 1)
         return {
             "tokens": torch.zeros(shape, dtype=dtype, device=self.device),
-            "cam2world": torch.zeros(0, 4, 4, device=self.device),
+            "cam2world": torch.zeros(0, 4, 4, device=self.device, dtype=torch.float32),
         }
 
     def _again(self, num_worlds: int) -> RetrievedFrames:

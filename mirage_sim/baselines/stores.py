@@ -64,7 +64,11 @@ class StoredMemory:
         """Choose none."""
         del intrinsics, voxel, threshold
         place = torch.zeros(self.num_worlds, count, dtype=torch.int64, device=cam2world.device)
-        return References(torch.zeros(self.num_worlds, 0, 1, *hw, device=cam2world.device), place, place > 0)
+        return References(
+            torch.zeros(self.num_worlds, 0, 1, *hw, device=cam2world.device, dtype=torch.float32),
+            place,
+            place > 0,
+        )
 
     def reset(self, worlds: Tensor | None = None) -> None:
         """Forget everything about some worlds."""
@@ -125,7 +129,11 @@ class StoredMemory:
         """Count entries and bytes, on the CPU."""
         entries = [len(next(iter(store.values()))) for store in self.stores]
         sizes = [self._bytes(store) for store in self.stores]
-        return MemoryStats(torch.tensor(entries), torch.tensor(sizes), torch.tensor(sizes))
+        return MemoryStats(
+            torch.tensor(entries, dtype=torch.int64, device="cpu"),
+            torch.tensor(sizes, dtype=torch.int64, device="cpu"),
+            torch.tensor(sizes, dtype=torch.int64, device="cpu"),
+        )
 
 
 def append(store: Store, **parts: Tensor) -> None:

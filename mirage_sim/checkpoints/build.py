@@ -160,9 +160,11 @@ def _untrained_branch(generator: Generator, backbone: Mapping[str, Tensor]) -> d
             # As any convolution starts, but the same one every time.
             chance = torch.Generator().manual_seed(0)
             bound = shapes["patch_embedding.weight"][0].numel() ** -0.5
-            weights[name] = nn.init.uniform_(torch.empty(shape.shape), -bound, bound, generator=chance)
+            weights[name] = nn.init.uniform_(
+                torch.empty(shape.shape, dtype=torch.float32, device="cpu"), -bound, bound, generator=chance
+            )
         else:
-            weights[name] = torch.zeros(shape.shape)
+            weights[name] = torch.zeros(shape.shape, dtype=torch.float32, device="cpu")
     return weights
 
 

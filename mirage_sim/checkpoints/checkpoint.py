@@ -214,8 +214,12 @@ def adapter_shapes(backbone: Mapping[str, Tensor], names: Mapping[str, Tensor]) 
     for module in adapted_modules(names):
         layer = backbone.get(f"{module}.weight")
         if layer is not None and layer.ndim == 2:
-            expected[f"{module}.lora_A.weight"] = torch.empty(rank, layer.shape[1], device="meta")
-            expected[f"{module}.lora_B.weight"] = torch.empty(layer.shape[0], rank, device="meta")
+            expected[f"{module}.lora_A.weight"] = torch.empty(
+                rank, layer.shape[1], device="meta", dtype=torch.float32
+            )
+            expected[f"{module}.lora_B.weight"] = torch.empty(
+                layer.shape[0], rank, device="meta", dtype=torch.float32
+            )
     return expected
 
 

@@ -35,6 +35,7 @@ from mirage_sim.perception import (
     holds_map_anything,
 )
 from mirage_sim.text import TextEncoder
+from mirage_sim.torch_state import own_torch_state
 
 DEPTH_FOLDER, SEGMENTER_FOLDER, TEXT_FOLDER = "depth_estimator", "segmenter", "text_encoder"
 
@@ -86,8 +87,25 @@ def load_world_model(
     """
     target = check_device(device)
     large = dtype if dtype is not None else default_dtype(target)
-    folder = Path(name_or_folder)
-    if str(name_or_folder) == "embedded":
+    beside = Beside(_path(branch), _path(adapters), depth, segmenter)
+    with own_torch_state():
+        return _load(
+            Path(name_or_folder), target, large, beside, tiling, attention, compiled, offload, settings
+        )
+
+
+def _load(
+    folder: Path,
+    target: torch.device,
+    large: torch.dtype,
+    beside: Beside,
+    tiling: bool,
+    attention: str | None,
+    compiled: bool,
+    offload: str | None,
+    settings: dict[str, Any],
+) -> WorldModel:
+    if str(folder) == "embedded":
         with as_file(files("mirage_sim.embedded")) as packaged:
             model = load_folder(packaged)
     elif (folder / CONFIG_FILE).is_file():
@@ -95,7 +113,6 @@ def load_world_model(
     elif not holds_checkpoint(folder):
         raise FileFormatError(f"name_or_folder must hold {CONFIG_FILE} or full-size weights, got {folder}")
     else:
-        beside = Beside(_path(branch), _path(adapters), depth, segmenter)
         check_offload(offload, target, compiled)
         model = _full_size(folder, beside, target, large, tiling, offload, settings)
         if compiled:
@@ -103,11 +120,10 @@ def load_world_model(
         if attention is not None:
             model.generator.set_attention(attention)
         return model
-    beside_only = (branch, adapters, depth, segmenter, attention, offload)
-    if tiling or compiled or any(part is not None for part in beside_only):
+    if tiling or compiled or any(part is not None for part in (*vars(beside).values(), attention, offload)):
         raise InputError(
             "branch, adapters, depth, segmenter, tiling, attention, compiled and offload must be left out "
-            f"but for full-size weights, got one with {name_or_folder}"
+            f"but for full-size weights, got one with {folder}"
         )
     model.requires_grad_(False).eval().to(target)
     model.cast(large)

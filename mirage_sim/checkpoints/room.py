@@ -61,14 +61,14 @@ def pass_bytes(generator: Generator, codec: WanCodec, config: WorldModelConfig) 
     cells = (config.height // codec.spatial_stride, config.width // codec.spatial_stride)
 
     def frames(count: int, width: int = channels) -> Tensor | None:
-        return torch.empty(1, count, width, *cells, device="meta") if count else None
+        return torch.empty(1, count, width, *cells, device="meta", dtype=torch.float32) if count else None
 
     target = config.overlap + config.segment_length
     hinted = target + (config.preceding if config.hint_preceding else 0)
     given = (
         frames(target),
-        torch.empty(1, target, *generator.token_grid(cells), device="meta"),
-        torch.empty(1, max(1, config.prompt_tokens), shape.context_dim, device="meta"),
+        torch.empty(1, target, *generator.token_grid(cells), device="meta", dtype=torch.float32),
+        torch.empty(1, max(1, config.prompt_tokens), shape.context_dim, device="meta", dtype=torch.float32),
         frames(config.preceding),
         frames(config.references),
         frames(hinted, shape.condition_channels),
@@ -86,7 +86,9 @@ def decode_bytes(codec: WanCodec, config: WorldModelConfig, tiling: bool) -> int
         pictures = 1 + codec.temporal_stride * (config.before + config.segment_length - 1)
         beside = 12 * pictures * 3 * config.height * config.width
     latents, before = (
-        torch.empty(1, count, codec.channels, height // stride, width // stride, device="meta")
+        torch.empty(
+            1, count, codec.channels, height // stride, width // stride, device="meta", dtype=torch.float32
+        )
         for count in (config.segment_length, config.before)
     )
     return beside + measure(lambda: codec.decode(latents, before), codec.parameters()).peak_bytes

@@ -109,7 +109,9 @@ def make_intrinsics(height: int, width: int, fov_x_deg: float) -> Tensor:
         raise InputError(f"fov_x_deg must lie between 0 and 180, got {fov_x_deg}")
     focal = 0.5 * width / math.tan(math.radians(fov_x_deg) / 2)
     return torch.tensor(
-        [[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]], dtype=torch.float32
+        [[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]],
+        dtype=torch.float32,
+        device="cpu",
     )
 
 

@@ -221,7 +221,7 @@ def cam2world_to_pybullet_view(
     """
     check_shape("cam2world", cam2world, [4, 4])
     camera = opencv_to_opengl(cam2world.detach().cpu().double())  # [4, 4]
-    view = torch.eye(4, dtype=torch.float64)
+    view = torch.eye(4, dtype=torch.float64, device="cpu")
     view[:3, :3] = camera[:3, :3].mT
     view[:3, 3] = -camera[:3, :3].mT @ camera[:3, 3]
     return _column_major(view)
@@ -261,7 +261,7 @@ def intrinsics_to_pybullet_projection(
     shift = 0.5 if tiny_renderer else 0.0
     camera = intrinsics.detach().cpu().double()  # [3, 3]
     centre_x, centre_y = float(camera[0, 2]) - shift, float(camera[1, 2]) + shift
-    clip = torch.zeros(4, 4, dtype=torch.float64)
+    clip = torch.zeros(4, 4, dtype=torch.float64, device="cpu")
     clip[0, 0] = 2 * camera[0, 0] / width
     clip[0, 1] = -2 * camera[0, 1] / width
     clip[0, 2] = 1 - 2 * centre_x / width

@@ -68,7 +68,7 @@ class Entries:
             `(positions [B, N, 3], valid [B, N], footprint [B, N], view_dir [B, N, 3])`; positions not copied.
         """
         count = max(self.used, default=0)
-        valid = torch.arange(count, device=self.device) < self._limits[:, None]  # [B, N]
+        valid = torch.arange(count, device=self.device, dtype=torch.int64) < self._limits[:, None]  # [B, N]
         if worlds is not None:
             valid &= worlds[:, None]
         if self._unpacked is None:
@@ -178,7 +178,7 @@ class Entries:
     def state_dict(self) -> dict[str, Tensor]:
         """Give the used part of every buffer, not copied; N is the largest world's number of entries."""
         count = max(self.used, default=0)
-        live = torch.arange(count, device=self.device) < self._limits[:, None]  # [B, N]
+        live = torch.arange(count, device=self.device, dtype=torch.int64) < self._limits[:, None]  # [B, N]
         return {
             "used": self._limits,
             "features": torch.where(live[..., None], self.features[:, :count], self.features.new_zeros(())),
@@ -259,7 +259,7 @@ class Entries:
         worlds = len(self.used)
         on = self.device
         self.features = torch.zeros((worlds, capacity, self.channels), dtype=self.dtype, device=on)
-        self.positions = torch.zeros((worlds, 3, capacity), device=on)
+        self.positions = torch.zeros((worlds, 3, capacity), device=on, dtype=torch.float32)
         self.footprint = torch.zeros((worlds, capacity), dtype=torch.float16, device=on)
         self.view_dir = torch.zeros((worlds, capacity, 2), dtype=torch.int16, device=on)
         self.last_seen = torch.zeros((worlds, capacity), dtype=torch.int32, device=on)

@@ -53,7 +53,7 @@ def cover(
     # half the footprint in cells; a polynomial for exp, so that the choice is the same for any batch
     reach = 0.5 * (1.0 + grown + 0.5 * grown * grown) + SLACK
     reach = torch.where(mask, reach, torch.full_like(reach, -1.0))
-    steps = torch.tensor(_STEPS, device=mask.device)  # [8, 2]
+    steps = torch.tensor(_STEPS, device=mask.device, dtype=torch.int64)  # [8, 2]
     seen = torch.cat((reach[..., None, :, :], offset), dim=-3)  # [..., 3, h, w]
     reached, u, v = _around(seen, 1).unbind(-4)  # each [..., 8, h, w]
     right, down = (steps[:, axis, None, None].to(offset.dtype) for axis in (1, 0))  # each [8, 1, 1]
@@ -61,11 +61,11 @@ def cover(
     covers = ((u.abs() <= reached) & (v.abs() <= reached)) | _between(mask, depth, index, before)
     distance = torch.where(covers, u * u + v * v, torch.inf)
     # the first of the nearest, whatever the device's order: the bits of a positive float are in its order
-    order = torch.arange(len(_STEPS), device=mask.device)[:, None, None]
+    order = torch.arange(len(_STEPS), device=mask.device, dtype=torch.int64)[:, None, None]
     best = (distance.view(torch.int32).long() * len(_STEPS) + order).amin(dim=-3)  # [..., h, w]
     covered = ~mask & (best < _INFINITE * len(_STEPS))
     number = best % len(_STEPS)
-    places = torch.arange(height * width, device=mask.device).reshape(height, width)
+    places = torch.arange(height * width, device=mask.device, dtype=torch.int64).reshape(height, width)
     moved = (steps[:, 0] * width + steps[:, 1])[number]
     source = torch.where(covered, places + moved, places)
     picked = number[..., None, None, :, :].expand_as(offset[..., None, :, :])  # [..., 2, 1, h, w]

@@ -165,7 +165,10 @@ class Keyframes:
             meaningless where there is none.
         """
         alike = self._alike(cam2world)  # [B, K]
-        rows, place = torch.arange(len(alike), device=alike.device), alike.int().argmax(dim=1)
+        rows, place = (
+            torch.arange(len(alike), device=alike.device, dtype=torch.int64),
+            alike.int().argmax(dim=1),
+        )
         return alike.any(dim=1), self._views.latents[rows, place], self._views.depth[rows, place]
 
     def reset(self, worlds: Tensor) -> None:
@@ -276,9 +279,9 @@ class Keyframes:
         lead = (num_worlds, self.config.count)
         return KeyframeViews(
             latents=torch.zeros((*lead, self._channels, height, width), dtype=self._dtype, device=device),
-            depth=torch.zeros((*lead, height, width), device=device),
-            cam2world=torch.zeros((*lead, 4, 4), device=device),
-            intrinsics=torch.zeros((*lead, 3, 3), device=device),
+            depth=torch.zeros((*lead, height, width), device=device, dtype=torch.float32),
+            cam2world=torch.zeros((*lead, 4, 4), device=device, dtype=torch.float32),
+            intrinsics=torch.zeros((*lead, 3, 3), device=device, dtype=torch.float32),
             valid=torch.zeros(lead, dtype=torch.bool, device=device),
             order=torch.zeros(lead, dtype=torch.int64, device=device),
         )

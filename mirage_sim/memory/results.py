@@ -44,7 +44,7 @@ class MemoryRead:
         """The answer of an empty memory: nothing known in any cell of any frame."""
 
         def zeros(*parts: int) -> Tensor:
-            return torch.zeros(worlds, frames, *parts, *shape[1:], device=device)
+            return torch.zeros(worlds, frames, *parts, *shape[1:], device=device, dtype=torch.float32)
 
         return cls(zeros(shape[0]), zeros().bool(), zeros(), zeros(2), zeros(), zeros())
 

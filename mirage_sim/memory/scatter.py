@@ -136,12 +136,16 @@ def find_hits(
         u, v, depth = (part.reshape(-1).index_select(0, hit) for part in (u, v, depth))
         row = hit - (camera - camera // frames) * count
         return Hits(camera * (height * width) + _cell_in_frame(u, v, width), row, depth, u, v)
-    camera = torch.arange(worlds * frames, device=valid.device).reshape(worlds, frames, 1)
+    camera = torch.arange(worlds * frames, device=valid.device, dtype=torch.int64).reshape(worlds, frames, 1)
     zero = torch.zeros((), dtype=u.dtype, device=u.device)
     u, v = (torch.where(inside, part, zero) for part in (u, v))
     cell = camera * (height * width) + _cell_in_frame(u, v, width)
     cell = torch.where(inside, cell, worlds * frames * height * width)
-    row = torch.arange(worlds * count, device=valid.device).reshape(worlds, 1, count).expand(cell.shape)
+    row = (
+        torch.arange(worlds * count, device=valid.device, dtype=torch.int64)
+        .reshape(worlds, 1, count)
+        .expand(cell.shape)
+    )
     return Hits(cell.reshape(-1), row.reshape(-1), depth.reshape(-1), u.reshape(-1), v.reshape(-1))
 
 

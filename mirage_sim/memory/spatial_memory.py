@@ -296,8 +296,8 @@ class SpatialMemory:
         target, origin = world_pairs(worlds, self.num_worlds, source_worlds, source.num_worlds)
         if source is self:
             source, origin = self.fork(origin), list(range(len(origin)))
-        to = torch.tensor(target, device=self.device)
-        since = torch.tensor(origin, device=self.device)
+        to = torch.tensor(target, device=self.device, dtype=torch.int64)
+        since = torch.tensor(origin, device=self.device, dtype=torch.int64)
         self.keyframes.assign(source.keyframes, since, to)
         self._glimpses.assign(source._glimpses, since, to)
         self._entries.assign(source._entries, origin, target)
@@ -373,7 +373,7 @@ class SpatialMemory:
         Returns:
             One figure per world, on the CPU.
         """
-        entries = torch.tensor(self._entries.used, dtype=torch.int64)
+        entries = torch.tensor(self._entries.used, dtype=torch.int64, device="cpu")
         alone = entries * self._entries.bytes_per_entry
         size = alone
         for ring in (self.keyframes, self._glimpses):

@@ -226,8 +226,10 @@ def gather_tokens(
     check_shape("index", index, [worlds, "T", "h", "w"])
     frames, height, width = index.shape[1:]
     if count == 0:
-        return torch.zeros(worlds, frames, channels, height, width, device=features.device)
-    first = torch.arange(worlds, device=index.device)[:, None, None, None] * count
+        return torch.zeros(
+            worlds, frames, channels, height, width, device=features.device, dtype=torch.float32
+        )
+    first = torch.arange(worlds, device=index.device, dtype=torch.int64)[:, None, None, None] * count
     rows = (index.clamp(min=0) + first).reshape(-1)  # [B*T*h*w]
     tokens = features.reshape(-1, channels).index_select(0, rows).float()  # [B*T*h*w, C]
     tokens = tokens.masked_fill_((index < 0).reshape(-1, 1), 0)

@@ -100,8 +100,8 @@ class EmbeddedCodec(nn.Module):
         )
         self.latent_mean: Tensor
         self.latent_std: Tensor
-        self.register_buffer("latent_mean", torch.zeros(self.channels))
-        self.register_buffer("latent_std", torch.ones(self.channels))
+        self.register_buffer("latent_mean", torch.zeros(self.channels, dtype=torch.float32, device="cpu"))
+        self.register_buffer("latent_std", torch.ones(self.channels, dtype=torch.float32, device="cpu"))
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode frames.
@@ -161,8 +161,13 @@ class WanCodec(nn.Module):
         self.temporal_stride: int = config.scale_factor_temporal
         self.latent_mean: Tensor
         self.latent_std: Tensor
-        self.register_buffer("latent_mean", torch.tensor(config.latents_mean[: self.channels]))
-        self.register_buffer("latent_std", torch.tensor(config.latents_std[: self.channels]))
+        self.register_buffer(
+            "latent_mean",
+            torch.tensor(config.latents_mean[: self.channels], dtype=torch.float32, device="cpu"),
+        )
+        self.register_buffer(
+            "latent_std", torch.tensor(config.latents_std[: self.channels], dtype=torch.float32, device="cpu")
+        )
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode 1 + 4k frames to 1 + k latent frames.

@@ -88,7 +88,7 @@ def motion_context(
     turn = rotation @ cam2world[:, :, None, :3, :3]  # [B, T, P, 3, 3]
     shift = cam2world[:, :, None, :3, 3:] - preceding[:, None, :, :3, 3:]
     moved = rotation @ shift  # [B, T, P, 3, 1]
-    identity = torch.eye(3, device=turn.device)
+    identity = torch.eye(3, device=turn.device, dtype=torch.float32)
     level = cam2world[:, :, None, 2].expand(*moved.shape[:3], 4)  # up seen by the camera, and its height
     motion = torch.cat(
         [4.0 * moved.flatten(-2), 4.0 * (turn - identity).flatten(-2), level], dim=-1

@@ -172,7 +172,9 @@ class Generator(nn.Module):
         sequence = torch.cat(parts, dim=1).transpose(1, 2).to(dtype)  # [B, C, R+T+P, h, w]
         hidden = self.backbone.patch_embedding(sequence).flatten(2).transpose(1, 2).contiguous()  # [B, S, D]
 
-        levels = torch.zeros(batch, before + frames + after, per_frame, device=target.device)
+        levels = torch.zeros(
+            batch, before + frames + after, per_frame, device=target.device, dtype=torch.float32
+        )
         levels[:, before : before + frames] = sigma.flatten(2)
         embedded, time, context = self._embed(levels.flatten(1), context.to(dtype))
         rotary = sequence_rotary(before, frames + after, *grid, self.config.head_dim, target.device)

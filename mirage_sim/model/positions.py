@@ -26,9 +26,15 @@ def sequence_positions(references: int, frames: int, height: int, width: int) ->
     Returns:
         int64 [(R + T + P) * height * width, 3].
     """
-    time = torch.arange(-references, frames)
+    time = torch.arange(-references, frames, dtype=torch.int64, device="cpu")
     grid = torch.stack(
-        torch.meshgrid(time, torch.arange(height), torch.arange(width), indexing="ij"), dim=-1
+        torch.meshgrid(
+            time,
+            torch.arange(height, dtype=torch.int64, device="cpu"),
+            torch.arange(width, dtype=torch.int64, device="cpu"),
+            indexing="ij",
+        ),
+        dim=-1,
     )  # [R+T+P, h, w, 3]
     grid[:references, ..., 1] += height
     return grid.reshape(-1, 3)
@@ -48,7 +54,7 @@ def rotary_embedding(positions: Tensor, head_dim: int, theta: float = 10000.0) -
     side = 2 * (head_dim // 6)
     parts = []
     for axis, dim in enumerate((head_dim - 2 * side, side, side)):
-        frequency = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        frequency = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64, device="cpu") / dim)
         parts.append(positions[:, axis, None].double() * frequency.to(positions.device))  # [S, dim/2]
     angle = torch.cat(parts, dim=-1).repeat_interleave(2, dim=-1)[None, :, None]  # [1, S, 1, D]
     return angle.cos().float(), angle.sin().float()

@@ -124,7 +124,7 @@ class Refiner(nn.Module):
         given, frames = known.flatten(0, 1)[:, None], draft.flatten(0, 1)
         told, noisy = frames, noise.flatten(0, 1)
         for left in range(steps, 0, -1):
-            share = torch.full((len(frames), 1, 1, 1), left / steps, device=draft.device)
+            share = torch.full((len(frames), 1, 1, 1), left / steps, device=draft.device, dtype=torch.float32)
             told = self(noisy, share, frames, given, geometry)
             noisy = torch.lerp(told, noisy, (left - 1) / left)
         return told.view_as(draft)

@@ -75,7 +75,7 @@ def make_scheduler(config: SamplerConfig, device: torch.device) -> Any:
     if config.scheduler == "unipc":
         scheduler.set_timesteps(config.steps, device=device)
     else:
-        levels = torch.linspace(1.0, 1.0 / config.steps, config.steps)
+        levels = torch.linspace(1.0, 1.0 / config.steps, config.steps, dtype=torch.float32, device="cpu")
         scheduler.set_timesteps(sigmas=levels.tolist(), device=device)
     scheduler.set_begin_index(0)  # not looked up: UniPC's first timesteps may round to the same
     return scheduler

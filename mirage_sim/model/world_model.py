@@ -33,6 +33,7 @@ from mirage_sim.model.resampler import Resampler, ResamplerConfig
 from mirage_sim.model.sampler import SamplerConfig
 from mirage_sim.perception.protocol import DepthEstimator, Segmenter
 from mirage_sim.text.encoder import TextEncoder
+from mirage_sim.torch_state import own_torch_state
 
 KIND = "mirage_sim.world_model"
 SCHEMA_VERSION = 1
@@ -328,7 +329,9 @@ class WorldModel(nn.Module):
         """
         if frames not in self._constants:
             pictures = 1 + self.codec.temporal_stride * (frames - 1)
-            white = torch.ones(1, pictures, 3, self.config.height, self.config.width, device=self.device)
+            white = torch.ones(
+                1, pictures, 3, self.config.height, self.config.width, device=self.device, dtype=torch.float32
+            )
             self._constants[frames] = self.codec.encode(white)[0].float()
         return self._constants[frames]
 
@@ -408,7 +411,8 @@ def load_folder(folder: Path) -> WorldModel:
         raise FileFormatError(
             f"{weights_path} must have sha256 {text['sha256']}, got {digest}: it is truncated or changed"
         )
-    model = WorldModel(config_from_dict(text["config"]))
+    with own_torch_state(), torch.random.fork_rng(devices=[]):  # weights begin at random
+        model = WorldModel(config_from_dict(text["config"]))
     try:
         tensors = load_file(weights_path)
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})

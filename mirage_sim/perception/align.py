@@ -47,7 +47,7 @@ def align_depth(
         if told[-1]:
             scale, shift = _fit(view[usable].double(), 1.0 / depth[usable].double())
             view.mul_(scale).add_(shift).clamp_(min=0.0)
-    return aligned, torch.tensor(told, device=inverse.device)
+    return aligned, torch.tensor(told, device=inverse.device, dtype=torch.bool)
 
 
 def perceive(
@@ -101,7 +101,9 @@ def _fit(said: Tensor, true: Tensor) -> tuple[float, float]:
 
 def _best_line(said: Tensor, true: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Of rising lines through two cells each, and of `scale` alone, the one with the least median error."""
-    order = torch.randperm(len(said), generator=torch.Generator().manual_seed(0)).to(said.device)
+    order = torch.randperm(
+        len(said), generator=torch.Generator().manual_seed(0), dtype=torch.int64, device="cpu"
+    ).to(said.device)
     first, second = order.roll(1), order
     run, rise = said[second] - said[first], true[second] - true[first]
     steep = (run.abs() > 1e-9) & (rise * run > 0)

@@ -95,6 +95,8 @@ class Preparation:
         pictures = (0.5 * frames.float() + 0.5).clamp(0.0, 1.0)
         if size != frames.shape[-2:]:
             pictures = interpolate(pictures, size, mode="bicubic", align_corners=False, antialias=True)
-        mean, std = torch.tensor([self.mean, self.std], device=frames.device)[:, :, None, None]
+        mean, std = torch.tensor([self.mean, self.std], device=frames.device, dtype=torch.float32)[
+            :, :, None, None
+        ]
         prepared: Tensor = (pictures.clamp(0.0, 1.0) - mean) / std
         return prepared

@@ -112,4 +112,4 @@ def _classes(
     missing = sorted(wanted - set().union(*named.values()))
     if (asked is not None and missing) or not found:
         raise InputError(f"{argument} must name classes of {sorted(labels.values())}, got {missing}")
-    return torch.tensor(found)
+    return torch.tensor(found, dtype=torch.int64, device="cpu")

@@ -291,7 +291,7 @@ class Scene:
         x, y = space.centres()[rows[pick], columns[pick]].tolist()
         point = np.array([x, y])
         yaw = max(rng.uniform(-np.pi, np.pi, 4).tolist(), key=lambda angle: self.open_view(point, angle))
-        position = torch.tensor([x, y, float(rng.uniform(1.2, 1.6))])
+        position = torch.tensor([x, y, float(rng.uniform(1.2, 1.6))], dtype=torch.float32, device="cpu")
         return from_yaw_pitch(position, yaw, float(rng.uniform(-0.2, 0.05))).to(torch.float32)
 
     def plan_walk(

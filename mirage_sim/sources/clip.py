@@ -139,8 +139,10 @@ def upright(cam2world: Array) -> Array:
     if float(up[2]) < -1 + 1e-9:
         turn = torch.diag(up.new_tensor([1.0, -1.0, -1.0]))
     else:
-        cross = torch.linalg.cross(axis.expand(3, 3), torch.eye(3, dtype=axis.dtype)).mT  # axis x (...)
-        turn = torch.eye(3, dtype=axis.dtype) + cross + cross @ cross / (1.0 + up[2])
+        cross = torch.linalg.cross(
+            axis.expand(3, 3), torch.eye(3, dtype=axis.dtype, device="cpu")
+        ).mT  # axis x (...)
+        turn = torch.eye(3, dtype=axis.dtype, device="cpu") + cross + cross @ cross / (1.0 + up[2])
     poses[:, :3] = turn @ poses[:, :3]
     turned: Array = poses.float().numpy()
     return turned

@@ -173,7 +173,7 @@ def encode_clip(
     depth = None
     if clip.depth is not None:
         depth = downsample_depth(torch.from_numpy(np.ascontiguousarray(clip.depth[last])), stride)
-    keep = torch.ones(count, rows, columns, dtype=torch.bool)
+    keep = torch.ones(count, rows, columns, dtype=torch.bool, device="cpu")
     if clip.movable is not None:
         cells = torch.from_numpy(clip.movable).reshape(len(clip), rows, stride, columns, stride)
         moved = cells.any(dim=4).any(dim=2)  # [F, h, w]

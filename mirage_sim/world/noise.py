@@ -40,7 +40,7 @@ def view_noise(
         named = views[-1] + (f" {repeats}" if repeats else "")
         digest = hashlib.blake2b(named.encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
-        draws.append(torch.randn(shape, generator=generator))
+        draws.append(torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu"))
     return torch.stack(draws)
 
 

@@ -38,9 +38,11 @@ def embed_prompts(model: WorldModel, prompts: Prompts, worlds: int) -> Tensor:
     if tokens == 0:
         if prompts is not None:
             raise InputError("prompts must be None for a model that attends to no text")
-        return torch.zeros(worlds, 0, width, device=model.device)
+        return torch.zeros(worlds, 0, width, device=model.device, dtype=torch.float32)
     if prompts is None:
-        prompts = "" if model.text_encoder is not None else torch.zeros(0, width)
+        prompts = (
+            "" if model.text_encoder is not None else torch.zeros(0, width, dtype=torch.float32, device="cpu")
+        )
     every = [prompts] * worlds if isinstance(prompts, Prompt) else list(prompts)
     if len(every) != worlds:
         raise InputError(f"prompts must be one, or one for each of {worlds} worlds, got {len(every)}")

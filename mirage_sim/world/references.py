@@ -54,7 +54,7 @@ def choose_references(
         See `group_references`.
     """
     if not config.memory or count == 0:
-        return [(torch.arange(len(index), device=index.device), None)]
+        return [(torch.arange(len(index), device=index.device, dtype=torch.int64), None)]
     camera = (views.cam2world[:, -1], views.intrinsics[:, -1], hw)
     found = memory.references(*camera, count, config.reference_voxel, config.reference_overlap)
     return group_references(found, index)

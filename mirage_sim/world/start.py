@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from mirage_sim.errors import InputError, check_shape
-from mirage_sim.geometry import check_depth, check_intrinsics, check_pose
+from mirage_sim.geometry import check_depth, check_intrinsics, check_pose, downsample_depth
+from mirage_sim.memory import MemoryRead
 from mirage_sim.model.images import check_image
 from mirage_sim.model.world_model import WorldModel
+from mirage_sim.world.imagine import perceive_depth
+from mirage_sim.world.views import Views, view_geometry
 
 Array = np.ndarray[Any, Any]
 
@@ -78,3 +81,36 @@ def check_start(
     if not all(-(2**63) <= number < 2**63 for number in numbers):
         raise InputError(f"seeds must fit into 64 bits, got {numbers}")
     return Start(matrix, depth, numbers)
+
+
+def first_depth(
+    model: WorldModel,
+    latents: Tensor,  # [b, 1, C, h, w]
+    frames: Tensor,  # [b, 1, 3, H, W]
+    known: Tensor | None,  # [b, 1, H, W]
+    views: Views,
+    intrinsics: Tensor,  # [b, 3, 3]
+) -> tuple[Tensor, Tensor]:
+    """Depth of first frames: as given, predicted where it is unknown.
+
+    Args:
+        model: Networks and settings.
+        latents: The encoded frames.
+        frames: The frames, in [-1, 1].
+        known: z-depth in metres, 0 unknown, or `None`.
+        views: Their cameras, intrinsics in cells.
+        intrinsics: In pixels.
+
+    Returns:
+        z-depth [b, 1, h, w] in metres and bool [b, 1, h, w]: fit to remember, see `perceive_depth`.
+    """
+    given = None
+    read = MemoryRead.nothing(len(latents), 1, model.latent_shape, latents.device)
+    if known is not None:
+        given = downsample_depth(known[:, 0], model.codec.spatial_stride)[:, None]  # [b, 1, h, w]
+        read = replace(read, depth=given, mask=given > 0)
+    geometry = view_geometry(model.config.memory, read, *views)
+    depth, trusted = perceive_depth(model, latents, read, geometry, frames, intrinsics)
+    if given is not None:
+        trusted = trusted & (read.mask | model.config.memory.is_sky(depth))
+    return depth, trusted

@@ -49,12 +49,12 @@ class Context:
     ) -> Context:
         """Zeros for worlds that have not begun."""
         return cls(
-            torch.zeros(worlds, *shape, device=device),
-            torch.zeros(worlds, shape[0], 4, 4, device=device),
-            torch.zeros(worlds, *shape, device=device),
-            torch.zeros(worlds, 4, 4, device=device),
-            torch.zeros(worlds, 3, 3, device=device),
-            torch.zeros(worlds, *prompt, device=device),
+            torch.zeros(worlds, *shape, device=device, dtype=torch.float32),
+            torch.zeros(worlds, shape[0], 4, 4, device=device, dtype=torch.float32),
+            torch.zeros(worlds, *shape, device=device, dtype=torch.float32),
+            torch.zeros(worlds, 4, 4, device=device, dtype=torch.float32),
+            torch.zeros(worlds, 3, 3, device=device, dtype=torch.float32),
+            torch.zeros(worlds, *prompt, device=device, dtype=torch.float32),
             torch.zeros(worlds, dtype=torch.bool, device=device),
         )
 
@@ -64,6 +64,10 @@ class Context:
         started = torch.ones(len(first), dtype=torch.bool, device=first.device)
         poses = pose[:, None].expand(-1, first.shape[1], -1, -1)
         return cls(first, poses, first, pose, intrinsics, prompt, started)
+
+    def at_rest(self) -> Context:
+        """The same worlds at rest at their first frame."""
+        return Context.beginning(self.first_latents, self.first_pose, self.intrinsics, self.prompt)
 
     def pick(self, index: Tensor) -> Context:
         """Copies of the worlds in `index`."""
@@ -111,7 +115,7 @@ class WorldState:
         """
         tensors = {f"memory.{name}": value for name, value in self.memory.state_dict().items()}
         tensors |= {f"context.{name}": value for name, value in vars(self.context).items()}
-        tensors["seeds"] = torch.tensor(self.seeds, dtype=torch.int64)
+        tensors["seeds"] = torch.tensor(self.seeds, dtype=torch.int64, device="cpu")
         save_state(folder, KIND, tensors, about)
 
     @classmethod

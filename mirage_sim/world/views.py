@@ -52,7 +52,7 @@ def spread_views(poses: Tensor, lens: Tensor, index: Tensor, stride: int) -> Vie
         Views of all worlds; the others' cameras stand at the origin.
     """
     frames = poses.shape[1]
-    cameras = torch.eye(4, device=poses.device).repeat(len(lens), frames, 1, 1)
+    cameras = torch.eye(4, device=poses.device, dtype=torch.float32).repeat(len(lens), frames, 1, 1)
     cameras[index] = poses
     cells = rescale_intrinsics(lens, 1.0 / stride)
     return Views(cameras, cells[:, None].expand(-1, frames, -1, -1))

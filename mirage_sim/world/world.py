@@ -10,7 +10,6 @@ Source: paper, section on the life of the memory; the batched state machine is o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,22 @@ import torch
 from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError, StateError, check_shape
-from mirage_sim.geometry import check_pose, downsample_depth
+from mirage_sim.geometry import check_pose
 from mirage_sim.memory import Memory, MemoryRead, SpatialMemory
 from mirage_sim.memory.checks import world_mask
 from mirage_sim.model.images import frames_to_tensor, tensor_to_frames
 from mirage_sim.model.world_model import WorldModel
+from mirage_sim.threads import check_threads
+from mirage_sim.torch_state import own_torch_state, with_own_torch_state
 from mirage_sim.world.clock import Clock
 from mirage_sim.world.config import WorldConfig
+from mirage_sim.world.crowding import watch_crowding
 from mirage_sim.world.imagine import imagine, perceive_depth, sequence_cameras
 from mirage_sim.world.noise import worlds_noise
 from mirage_sim.world.prompts import Prompts, embed_prompts
 from mirage_sim.world.references import choose_references
 from mirage_sim.world.segment import Segment
-from mirage_sim.world.start import check_start
+from mirage_sim.world.start import check_start, first_depth
 from mirage_sim.world.state import Context, WorldState
 from mirage_sim.world.update import update
 from mirage_sim.world.views import Views, among_all, spread_views, view_geometry
@@ -50,6 +52,7 @@ class World:
         memory: bool = True,
         config: WorldConfig | None = None,
         make_memory: Callable[[int], Memory] | None = None,
+        threads: int | None = None,
     ) -> None:
         """Make worlds that wait for their first frame.
 
@@ -60,9 +63,12 @@ class World:
             config: How worlds are run.
             make_memory: Makes an empty memory for so many worlds; a `SpatialMemory` with the model's settings
                 if `None`.
+            threads: How many torch uses while these worlds compute, see `threads_to_use`.
 
         Raises:
-            InputError: If there is no world.
+            InputError: If there is no world, or threads are below 1.
+            InputTypeError: If threads are no integer.
+            StateError: If more than one thread is asked for in a forked process.
         """
         if num_worlds < 1:
             raise InputError(f"num_worlds must be at least 1, got {num_worlds}")
@@ -70,12 +76,14 @@ class World:
         self.config = config if config is not None else WorldConfig(memory=memory)
         self.num_worlds = num_worlds
         self.device = model.device
+        self.threads = check_threads(threads)
         self._make_memory = make_memory if make_memory is not None else self._spatial_memory
-        self.memory = self._make_memory(num_worlds)
         self.seeds = [0] * num_worlds
         prompt = (model.config.prompt_tokens, model.config.generator.context_dim)
         frames = (model.config.before, *model.latent_shape)
-        self._context = Context.empty(num_worlds, frames, prompt, self.device)
+        with own_torch_state(self.threads):
+            self.memory = self._make_memory(num_worlds)
+            self._context = Context.empty(num_worlds, frames, prompt, self.device)
 
     @property
     def segment_length(self) -> int:
@@ -92,7 +100,7 @@ class World:
         """Intrinsics in pixels, [B, 3, 3]."""
         return self._context.intrinsics.clone()
 
-    @torch.no_grad()
+    @with_own_torch_state
     def reset(
         self,
         first_frame: Array,
@@ -129,34 +137,28 @@ class World:
         start = check_start(self.model, rows, first_frame, cam2world, intrinsics, seeds, depth)
         prompt = embed_prompts(self.model, prompts, self.num_worlds)[index]
         clock = Clock(self.device)
-        for row in rows:
-            self.seeds[row] = start.seeds[row]
-        self.memory.reset(chosen)
         pose, lens = cam2world.to(self.device, torch.float32)[index], start.intrinsics[index]
         frames = frames_to_tensor(first_frame[rows], self.device)[:, None]  # [b, 1, 3, H, W]
         at_rest = 1 + self.model.codec.temporal_stride * (self.model.config.before - 1)
         still = self.model.codec.encode(frames.expand(-1, at_rest, -1, -1, -1)).float()  # [b, P, C, h, w]
         latents = still[:, :1]
         clock.lap("generate")
-        self._context.put(index, Context.beginning(still, pose, lens, prompt))
-        given = None
-        if start.depth is not None:
-            given = downsample_depth(start.depth[index], self.model.codec.spatial_stride)[:, None]
-        read = self._nothing(len(rows), 1)
-        told = read if given is None else replace(read, depth=given, mask=given > 0)
-        views = self._views(pose[:, None], index)
-        geometry = view_geometry(self.model.config.memory, told, *views.of(index))
-        depth, trusted = perceive_depth(self.model, latents, told, geometry, frames, lens)
-        if given is not None:
-            trusted = trusted & (told.mask | self.model.config.memory.is_sky(depth))
+        views = self._views(pose[:, None], lens, index)
+        known = None if start.depth is None else start.depth[index][:, None]  # [b, 1, H, W]
+        depth, trusted = first_depth(self.model, latents, frames, known, views.of(index), lens)
         clock.lap("depth")
         made = self.model.codec.decode(latents)  # [b, 1, 3, H, W]
         made = made.expand(-1, self.model.frames_per_latent, -1, -1, -1)
         clock.lap("decode")
-        seen = (frames, None if start.depth is None else start.depth[index][:, None])
-        return self._finish(latents, read, depth, trusted, views, chosen, clock, made, True, seen)
+        for row in rows:
+            self.seeds[row] = start.seeds[row]
+        self.memory.reset(chosen)
+        self._context.put(index, Context.beginning(still, pose, lens, prompt))
+        read = self._nothing(len(rows), 1)
+        return self._finish(latents, read, depth, trusted, views, chosen, clock, made, True, (frames, known))
 
-    @torch.no_grad()
+    @with_own_torch_state
+    @watch_crowding()
     def step(self, cam2world: Tensor, decode: bool = True, worlds: Tensor | None = None) -> Segment:
         """Generate what cameras will see.
 
@@ -180,7 +182,7 @@ class World:
         poses = cam2world.to(self.device, torch.float32)[index]  # [b, T, 4, 4]
         clock = Clock(self.device)
         context = self._context.pick(index)
-        cameras = self._views(sequence_cameras(self.model, poses, context), index)
+        cameras = self._views(sequence_cameras(self.model, poses, context), context.intrinsics, index)
         known, shown = self._read(cameras, index, chosen)
         clock.lap("read")
         target = slice(self.model.config.overlap, self.model.config.overlap + self.segment_length)
@@ -198,10 +200,11 @@ class World:
         clock.lap("decode")
         depth, trusted = perceive_depth(self.model, latents, read, geometry, pictures, context.intrinsics)
         clock.lap("depth")
+        segment = self._finish(latents, read, depth, trusted, views, chosen, clock, made, decode)
         self._context.push(index, latents, poses)
-        return self._finish(latents, read, depth, trusted, views, chosen, clock, made, decode)
+        return segment
 
-    @torch.no_grad()
+    @with_own_torch_state
     def restart(self, cam2world: Tensor, decode: bool = True, worlds: Tensor | None = None) -> Segment:
         """Put the camera elsewhere in the same place; the memory stays, the first frame becomes the context.
 
@@ -223,10 +226,14 @@ class World:
         check_pose("cam2world", cam2world[index.to(cam2world.device)])
         self._check_started(index, "restart")
         context = self._context.pick(index)
-        first = context.first_latents, context.first_pose, context.intrinsics, context.prompt
-        self._context.put(index, Context.beginning(*first))
-        return self.step(cam2world[:, None].expand(-1, self.segment_length, -1, -1), decode, worlds)
+        self._context.put(index, context.at_rest())
+        try:
+            return self.step(cam2world[:, None].expand(-1, self.segment_length, -1, -1), decode, worlds)
+        except BaseException:
+            self._context.put(index, context)
+            raise
 
+    @with_own_torch_state
     def snapshot(self, worlds: Tensor | None = None) -> WorldState:
         """Copy worlds; the copy does not change when they go on.
 
@@ -236,13 +243,9 @@ class World:
         Returns:
             Their state.
         """
-        index = world_mask(worlds, self.num_worlds, self.device).nonzero().flatten()
-        return WorldState(
-            self.memory.fork(index),
-            self._context.pick(index),
-            [self.seeds[row] for row in index.tolist()],
-        )
+        return self._copy(world_mask(worlds, self.num_worlds, self.device).nonzero().flatten())
 
+    @with_own_torch_state
     def restore(self, state: WorldState, worlds: Tensor | None = None) -> None:
         """Take worlds back to a state.
 
@@ -261,6 +264,7 @@ class World:
         for row, seed in zip(index.tolist(), state.seeds, strict=True):
             self.seeds[row] = seed
 
+    @with_own_torch_state
     def fork(self, index: Sequence[int]) -> World:
         """Copy worlds into a new, independent `World` over the same model.
 
@@ -270,12 +274,12 @@ class World:
         Returns:
             The new worlds.
         """
-        other = World(self.model, len(index), config=self.config, make_memory=self._make_memory)
-        picked = torch.as_tensor(list(index), device=self.device)
-        seeds = [self.seeds[row] for row in index]
-        other.restore(WorldState(self.memory.fork(index), self._context.pick(picked), seeds))
+        made = {"config": self.config, "make_memory": self._make_memory, "threads": self.threads}
+        other = World(self.model, len(index), **made)
+        other.restore(self._copy(torch.as_tensor(list(index), device=self.device, dtype=torch.int64)))
         return other
 
+    @with_own_torch_state
     def save(self, folder: Path | str, world: int = 0, extra: dict[str, Any] | None = None) -> None:
         """Save one world, whole or not at all.
 
@@ -299,6 +303,7 @@ class World:
         }
         self.snapshot(mask).save(folder, about)
 
+    @with_own_torch_state
     def load(self, folder: Path | str, world: int = 0) -> dict[str, Any]:
         """Open a saved world in the place of one of these.
 
@@ -327,16 +332,20 @@ class World:
         if not bool(self._context.started[index].all()):
             raise StateError(f"{verb} needs worlds that have begun: call reset first")
 
+    def _copy(self, index: Tensor) -> WorldState:
+        seeds = [self.seeds[row] for row in index.tolist()]
+        return WorldState(self.memory.fork(index), self._context.pick(index), seeds)
+
     def _one(self, world: int) -> Tensor:
         if not 0 <= world < self.num_worlds:
             raise InputError(f"world must be in 0..{self.num_worlds - 1}, got {world}")
-        return torch.arange(self.num_worlds, device=self.device) == world
+        return torch.arange(self.num_worlds, device=self.device, dtype=torch.int64) == world
 
-    def _views(self, poses: Tensor, index: Tensor) -> Views:
-        """Lay cameras [b, T, 4, 4] of some worlds out among those of all."""
-        lens = self.model.intrinsics().to(self.device).repeat(self.num_worlds, 1, 1)
-        lens[index] = self._context.intrinsics[index]
-        return spread_views(poses, lens, index, self.model.codec.spatial_stride)
+    def _views(self, poses: Tensor, intrinsics: Tensor, index: Tensor) -> Views:
+        """Lay cameras [b, T, 4, 4] and intrinsics [b, 3, 3] of some worlds out among those of all."""
+        every = self.model.intrinsics().to(self.device).repeat(self.num_worlds, 1, 1)
+        every[index] = intrinsics
+        return spread_views(poses, every, index, self.model.codec.spatial_stride)
 
     def _spatial_memory(self, num_worlds: int) -> Memory:
         return SpatialMemory(self.model.config.memory, num_worlds, self.device)
@@ -371,7 +380,7 @@ class World:
         """Write, and tell what was made; `seen` are a first frame's own picture and depth."""
         index = chosen.nonzero().flatten()
         whole = partial(among_all, index=index, worlds=self.num_worlds)
-        new_area = torch.zeros(self.num_worlds, device=self.device)
+        new_area = torch.zeros(self.num_worlds, device=self.device, dtype=torch.float32)
         if self.config.memory:
             shown = seen if seen is not None else (made, None)
             memory = self.model.config.memory
