@@ -22,7 +22,9 @@ from mirage_sim.envs.starts import FirstFrame, StartOptions, first_frame
 from mirage_sim.envs.timings import Timings
 from mirage_sim.errors import FileFormatError, StateError
 from mirage_sim.geometry import check_pose, interpolate_poses
+from mirage_sim.hardware import computed_on
 from mirage_sim.model.images import tensor_to_frames
+from mirage_sim.threads import threads_to_use
 from mirage_sim.torch_state import own_torch_state, with_own_torch_state
 from mirage_sim.world import Segment, World, WorldState
 from mirage_sim.world.prompts import Prompts, embed_prompts
@@ -108,8 +110,13 @@ class ExploreCore:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What a recording says of the model."""
-        return {"model_id": self.model.config.model_id, "weights_sha256": self.model.weights_hash}
+        """What a recording says of the model, and of what it was computed on."""
+        threads = threads_to_use(self.threads, torch.get_num_threads())
+        return {
+            "model_id": self.model.config.model_id,
+            "weights_sha256": self.model.weights_hash,
+            **computed_on(self.model.device, self.model.dtype, threads),
+        }
 
     @with_own_torch_state
     def start(self, rows: Sequence[int], seeds: Sequence[int], options: StartOptions) -> None:

@@ -31,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--world-model", help="folder of the world model, if it has moved (--check)")
     parser.add_argument("--device", help="where to simulate (--check; default: as recorded)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        help="largest difference that passes --check: of images as a share of 255, of other values as it is "
+        "(default: every byte must agree)",
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -40,7 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args: What `add_arguments` parsed.
 
     Returns:
-        The file written, or `passed` and what differed.
+        The file written; or `passed`, `differences`, and `circumstances` that are not as recorded.
 
     Raises:
         FileFormatError: If it is no recording, or one that cannot be simulated again.
@@ -49,6 +56,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     from mirage_sim.recording import HDF5Reader
 
+    if not 0.0 <= args.tolerance < 1.0:
+        raise InputError(f"--tolerance must be in [0, 1), got {args.tolerance}")
     reader = HDF5Reader(args.file)
     return _check(reader, args) if args.check else _show(reader, args)
 
@@ -77,11 +86,18 @@ def _check(reader: HDF5Reader, args: argparse.Namespace) -> dict[str, Any]:
     steps = 0
     with contextlib.closing(_open_recorded(reader, args)) as env:
         _check_model(reader, env)
+        circumstances = _other_circumstances(reader, env)
         for name in tqdm(reader.episodes, unit="episode", desc="check"):
             episode = reader[name]
-            differences += compare(env, episode)
+            differences += compare(env, episode, args.tolerance)
             steps += len(episode)
-    return {"passed": not differences, "episodes": len(reader), "steps": steps, "differences": differences}
+    return {
+        "passed": not differences,
+        "episodes": len(reader),
+        "steps": steps,
+        "differences": differences,
+        "circumstances": circumstances,
+    }
 
 
 def _open_recorded(reader: HDF5Reader, args: argparse.Namespace) -> gym.Env[Any, Any]:
@@ -94,6 +110,8 @@ def _open_recorded(reader: HDF5Reader, args: argparse.Namespace) -> gym.Env[Any,
         kwargs["world_model"] = args.world_model
     if args.device is not None:
         kwargs["device"] = args.device
+    if "threads" in reader.attrs:  # their number decides the last bits
+        kwargs["threads"] = int(reader.attrs["threads"])
     try:
         limit = json.loads(reader.attrs["env_spec"])["max_episode_steps"]
     except (KeyError, ValueError) as error:
@@ -110,15 +128,28 @@ def _check_model(reader: HDF5Reader, env: gym.Env[Any, Any]) -> None:
             raise FileFormatError(f"{reader.path} needs {name} {reader.attrs.get(name)!r}, this is {value!r}")
 
 
-def compare(env: gym.Env[Any, Any], episode: Episode) -> list[str]:
-    """Live through one episode again.
+def _other_circumstances(reader: HDF5Reader, env: gym.Env[Any, Any]) -> list[str]:
+    """Name what may decide the last bits and is not as recorded: processor, versions, threads and others."""
+    if not env.has_wrapper_attr("recording_metadata"):
+        return []
+    recorded = reader.attrs
+    return [
+        f"{name}: recorded with {recorded[name]}, simulated with {value}"
+        for name, value in env.get_wrapper_attr("recording_metadata").items()
+        if name in recorded and recorded[name] != value
+    ]
+
+
+def compare(env: gym.Env[Any, Any], episode: Episode, tolerance: float = 0.0) -> list[str]:
+    """Simulate one episode again.
 
     Args:
         env: The environment that it was recorded from.
         episode: As it was recorded.
+        tolerance: Largest difference that is let pass, of images as a share of 255.
 
     Returns:
-        The first difference of each kind, in words; nothing if all bytes agree.
+        The first difference of each kind, in words; nothing if all values agree.
 
     Raises:
         FileFormatError: If the episode does not say how it began.
@@ -135,14 +166,24 @@ def compare(env: gym.Env[Any, Any], episode: Episode) -> list[str]:
             cut = bool(episode.attrs.get("cut")) and step == len(episode)
             flags = (bool(terminated), bool(truncated) or cut)
             recorded = (bool(episode.terminated[step - 1]), bool(episode.truncated[step - 1]))
-            if float(reward) != float(episode.rewards[step - 1]):
+            if abs(float(reward) - float(episode.rewards[step - 1])) > tolerance:
                 found.setdefault("reward", f"{episode.name}: reward differs at step {step}")
             if flags != recorded:
                 found.setdefault("end", f"{episode.name}: end of episode differs at step {step}")
         for key, value in as_mapping(observation).items():
-            if key not in episode.frames or not np.array_equal(episode.frames[key][step], np.asarray(value)):
+            if key not in episode.frames or _differs(episode.frames[key][step], np.asarray(value), tolerance):
                 found.setdefault(key, f"{episode.name}: {key} differs at step {step}")
     return list(found.values())
+
+
+def _differs(recorded: Any, simulated: Any, tolerance: float) -> bool:
+    """Whether two arrays differ by more than the tolerance anywhere."""
+    import numpy as np
+
+    if recorded.shape != simulated.shape or recorded.dtype != simulated.dtype or tolerance == 0.0:
+        return not np.array_equal(recorded, simulated)
+    largest = tolerance * (255.0 if recorded.dtype == np.uint8 else 1.0)
+    return not np.allclose(recorded.astype(np.float64), simulated.astype(np.float64), rtol=0.0, atol=largest)
 
 
 def _begin(env: gym.Env[Any, Any], episode: Episode) -> tuple[Any, dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.metrics import mean_and_interval
+from mirage_sim.hardware import processor_name
 from mirage_sim.recording import write_png
 
 Array = np.ndarray[Any, Any]
@@ -107,17 +107,8 @@ def hardware(device: str) -> dict[str, Any]:
     Returns:
         Processor or GPU, cores, threads and the version of torch.
     """
-    name = platform.processor() or platform.machine()
-    listing = Path("/proc/cpuinfo")
-    if listing.is_file():
-        models = [
-            line.split(":", 1)[1]
-            for line in listing.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        name = models[0].strip() if models else name
     about: dict[str, Any] = {
-        "cpu": name,
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device,

@@ -109,7 +109,8 @@ def check_pose(name: str, cam2world: Tensor | np.ndarray[Any, Any]) -> None:
         worst = matrix[int(bottom.abs().amax(dim=-1).argmax()), 3].tolist()
         raise InputError(f"{name} must have the bottom row (0, 0, 0, 1), got {worst}")
     rotation = matrix[:, :3, :3]  # [M, 3, 3]
-    error = float((rotation.mT @ rotation - torch.eye(3, dtype=rotation.dtype, device=rotation.device)).abs().max())
+    identity = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
+    error = float((rotation.mT @ rotation - identity).abs().max())
     if error > _ROTATION_TOLERANCE:
         raise InputError(f"{name} must hold rotations (R^T R = I within 1e-3), got an error of {error:.3g}")
     determinant = float(torch.linalg.det(rotation).min())

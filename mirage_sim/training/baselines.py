@@ -26,6 +26,7 @@ from mirage_sim.model.condition import build_condition
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.training.generator import flow_loss
 from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
+from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.resample import keep_drawn, known_error
 from mirage_sim.training.samples import LatentClips, Reader, Sample, SamplesConfig, draw_sample
 
@@ -73,7 +74,7 @@ def draw_pool(
     pool = []
     for index in tqdm(range(batches), desc=f"read {kind}", mininterval=5.0):
         reader = reader_of(names[index % len(names)], model)
-        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+        with mixed_precision(model.device):
             sample = draw_sample(clips, batch_size, samples, np.random.default_rng([*seed, index]), reader)
             if clips.redrawn is not None:
                 drawn = model.resampler(build_condition(sample.read, model.config.extras))
@@ -164,7 +165,7 @@ def _train_reading(
         def validate(module: nn.Module) -> dict[str, float]:
             errors = []
             for sample in given:
-                with torch.autocast(model.device.type, dtype=torch.bfloat16):
+                with mixed_precision(model.device):
                     drawn = module(build_condition(sample.read, model.config.extras))
                 found = (
                     known_error(each, sample.target, sample.read) for each in (drawn, sample.read.latents)
@@ -197,7 +198,7 @@ def _unknown_error(model: WorldModel, module: nn.Module, given: Sequence[Sample]
     errors = []
     for index, sample in enumerate(given):
         rng = np.random.default_rng([7, index])
-        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+        with mixed_precision(model.device):
             errors.append(float(flow_loss(model, module, sample, rng, memory=True, from_noise=0.0)))
     return {"validation_unknown": float(np.mean(errors))}
 

@@ -23,6 +23,7 @@ from mirage_sim.model.world_model import WorldModel
 from mirage_sim.perception import Seen
 from mirage_sim.sources.latents import EncodedClip, LatentSettings
 from mirage_sim.training.full_size import STAGES, DepthIsKnown, FullSizeConfig, prepare, sequence_loss
+from mirage_sim.training.precision import mixed_precision, uses_bf16
 from mirage_sim.training.sequences import Sequences
 from mirage_sim.world.clock import now
 
@@ -125,6 +126,8 @@ def bench_train(config: TrainBenchConfig) -> dict[str, Any]:
 
 def _bench_stage(stage: str, config: TrainBenchConfig, device: torch.device) -> dict[str, float]:
     generator = random_generator(config.generator, device, config.seed)
+    if not uses_bf16(device):
+        generator.float()
     codec = full_size_codec().to(device).requires_grad_(False).eval()
     size = {"height": config.size[0], "width": config.size[1]}
     settings = full_size_config(generator.config, **size)
@@ -140,7 +143,7 @@ def _bench_stage(stage: str, config: TrainBenchConfig, device: torch.device) -> 
     for step in tqdm(range(config.steps), desc=stage, unit="step", disable=None):
         began, rng = now(device), np.random.default_rng([config.seed, step])
         sequence = drawn.draw(config.batch_size, rng)
-        with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
+        with mixed_precision(device, cache_enabled=False):
             loss = sequence_loss(model, generator, sequence, rng)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

@@ -20,6 +20,7 @@ from mirage_sim.model.codec import EmbeddedCodec, WanCodec
 from mirage_sim.model.images import frames_to_tensor, scale_pixels
 from mirage_sim.training.data import Clips
 from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
+from mirage_sim.training.precision import mixed_precision
 
 CROP = 64  # pixels: four times cheaper than whole frames, and the network is convolutional
 LATENT_NOISE = 0.05  # of a channel's standard deviation, so that the decoder forgives a generator's errors
@@ -108,7 +109,7 @@ def validation_figures(codec: EmbeddedCodec | WanCodec, held_out: Clips) -> dict
     """PSNR of some held-out frames, and their gradient energy over the truth's."""
     picked = held_out.rgb[:, :: max(1, held_out.rgb.shape[1] // 2)].reshape(-1, *held_out.rgb.shape[2:])[:32]
     truth = frames_to_tensor(picked, codec.latent_mean.device)
-    with torch.autocast(truth.device.type, dtype=torch.bfloat16):
+    with mixed_precision(truth.device):
         rebuilt = codec.autoencoder(truth).sample.float().clamp(-1, 1)
     everywhere = torch.ones_like(truth[:, 0], dtype=torch.bool)
     energies = [float(gradient_sums(images, everywhere)[0].sum()) for images in (rebuilt, truth)]

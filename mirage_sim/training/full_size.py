@@ -30,6 +30,7 @@ from mirage_sim.model.world_model import WorldModel, default_dtype
 from mirage_sim.perception import Perceived, Seen
 from mirage_sim.sources.latents import LatentFile, codec_hash, open_latents
 from mirage_sim.training.loop import BatchLoss, StageConfig, processes, run_stage
+from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.sequences import Sequence, Sequences, SequencesConfig
 
 STAGES = ("branch", "lora")
@@ -139,7 +140,7 @@ def train_full_size(
     def validate(module: nn.Module) -> dict[str, float]:
         assert watched is not None  # noqa: S101  (else it is not called)
         errors = []
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, cache_enabled=False):
+        with mixed_precision(model.device, cache_enabled=False):
             for index in range(VALIDATION_BATCHES):
                 rng = np.random.default_rng([7, index])
                 sequence = watched.draw(config.batch_size, rng)

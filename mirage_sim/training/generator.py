@@ -22,6 +22,7 @@ from mirage_sim.model.lora import LoRAConfig, add_lora, has_lora, merge_lora
 from mirage_sim.model.sampler import flow_start, pool_tokens, shift_sigma, start_fraction
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, cell_error, run_stage
+from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.samples import NO_EXTRAS, LatentClips, Sample, SamplesConfig, draw_sample
 
 STAGES = ("backbone", "branch", "lora", "finetune")
@@ -201,7 +202,7 @@ def train_generator(
         for index in range(VALIDATION_BATCHES):
             rng = np.random.default_rng([7, index])
             sample = draw_sample(held_out, config.batch_size, drawn, rng)
-            with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            with mixed_precision(model.device):
                 errors.append(float(flow_loss(model, module, sample, rng, memory, from_noise=0.0)))
         return {"validation_unknown": float(np.mean(errors))}
 

@@ -28,6 +28,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from mirage_sim.errors import InputError
+from mirage_sim.training.precision import uses_bf16
 from mirage_sim.training.resume import resume_run, save_run
 
 VALIDATION_BATCHES = 6
@@ -148,7 +149,7 @@ def run_stage(
     if shards and config.ema > 0:
         raise InputError(f"ema must be 0 where weights are divided among processes, got {config.ema}")
     accelerator = Accelerator(
-        mixed_precision="bf16",
+        mixed_precision="bf16" if uses_bf16(PartialState().device) else "no",
         gradient_accumulation_steps=config.accumulate,
         kwargs_handlers=[
             AutocastKwargs(cache_enabled=False),  # else a copy in bf16 of all that is trained stays

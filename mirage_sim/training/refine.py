@@ -20,6 +20,7 @@ from mirage_sim.model.sampler import sample as draw_latents
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.training.generator import Task, make_task
 from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, cell_error, run_stage
+from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample
 from mirage_sim.world.views import view_geometry
 
@@ -95,7 +96,7 @@ def make_drafts(
     """
     batches = []
     for index in tqdm(range(-(-count // batch_size)), desc="drafts", mininterval=5.0):
-        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+        with mixed_precision(model.device):
             draft = make_draft(model, clips, batch_size, samples, np.random.default_rng([seed, 1, index]))
         parts = vars(draft).values()
         batches.append([part if part.dtype == torch.bool else part.half() for part in parts])
@@ -183,7 +184,7 @@ def imagined_figures(
     features: tuple[list[Tensor], list[Tensor]] = ([], [])
     for index in range(VALIDATION_BATCHES):
         rng = np.random.default_rng([7, index])
-        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+        with mixed_precision(model.device):
             draft = make_draft(model, held_out, count, samples, rng)
             noise = torch.from_numpy(rng.standard_normal(draft.target.shape, dtype=np.float32))
             made = model.refiner.refine(

@@ -19,6 +19,7 @@ from mirage_sim.model.condition import build_condition
 from mirage_sim.model.resampler import is_exact
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, cell_error, run_stage
+from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.samples import NO_EXTRAS, LatentClips, Sample, SamplesConfig, draw_sample
 
 
@@ -73,7 +74,7 @@ def train_resample(
         errors = []
         for index in range(VALIDATION_BATCHES):
             sample = draw_sample(held_out, config.batch_size, samples, np.random.default_rng([7, index]))
-            with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            with mixed_precision(model.device):
                 drawn = module(build_condition(sample.read, model.config.extras))
             found = (
                 known_error(latents, sample.target, sample.read) for latents in (drawn, sample.read.latents)

@@ -25,6 +25,7 @@ from mirage_sim.memory.filters import on_surface
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.training.data import Clips
+from mirage_sim.training.precision import mixed_precision
 
 NO_EXTRAS = 0.1  # share of batches that are told only latents and mask, so that extras can be switched off
 
@@ -140,7 +141,7 @@ def encode_clips(model: WorldModel, clips: Clips, path: Path) -> LatentClips:
     else:
         parts = []
         for clip in tqdm(clips.rgb, desc="encode", mininterval=5.0):
-            with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            with mixed_precision(model.device):
                 latents = model.codec.encode(frames_to_tensor(clip, model.device)[None])[0]
                 parts.append(latents.half().cpu().contiguous())
         latents = torch.stack(parts)

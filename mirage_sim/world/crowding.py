@@ -41,7 +41,7 @@ def watch_crowding() -> Iterator[None]:
     _crowded_steps += 1
     if _crowded_steps == STEPS:
         logging.getLogger(__name__).warning(
-            "Other processes use the cores on which mirage_sim computes with %d threads. The threads wait for "
+            "Other processes use the cores on which mirage_sim computes with %d threads. They wait for "
             "each other, which makes a step many times slower. Pass threads=1 to the environment or set "
             "OMP_NUM_THREADS=1. To keep several threads, set GOMP_SPINCOUNT=0: they then sleep while they "
             "wait. Both variables must be set before Python starts.",

@@ -1,10 +1,8 @@
 """World: B generated places over one model, each with its own memory, seed and clock.
 
-A step reads the memory for the cameras to come, draws latents for them, decodes them where pictures are
-wanted, predicts their depth, and writes what the memory did not hold. The result for a world does not depend
-on its batch-mates.
-
-Source: paper, section on the life of the memory; the batched state machine is ours.
+A step reads the memory for the cameras to come, generates latents, decodes them where pictures are wanted,
+predicts their depth, and writes what the memory did not hold. The result for a world does not depend on its
+batch-mates. Source: paper, section on the life of the memory.
 """
 
 from __future__ import annotations
@@ -77,12 +75,13 @@ class World:
         self.num_worlds = num_worlds
         self.device = model.device
         self.threads = check_threads(threads)
-        self._make_memory = make_memory if make_memory is not None else self._spatial_memory
+        spatial: Callable[[int], Memory] = partial(SpatialMemory, model.config.memory, device=self.device)
+        self._make_memory = make_memory if make_memory is not None else spatial
         self.seeds = [0] * num_worlds
         prompt = (model.config.prompt_tokens, model.config.generator.context_dim)
         frames = (model.config.before, *model.latent_shape)
         with own_torch_state(self.threads):
-            self.memory = self._make_memory(num_worlds)
+            self.memory: Memory = self._make_memory(num_worlds)
             self._context = Context.empty(num_worlds, frames, prompt, self.device)
 
     @property
@@ -185,10 +184,10 @@ class World:
         cameras = self._views(sequence_cameras(self.model, poses, context), context.intrinsics, index)
         known, shown = self._read(cameras, index, chosen)
         clock.lap("read")
-        target = slice(self.model.config.overlap, self.model.config.overlap + self.segment_length)
-        views, read = cameras.frames(target), known.frames(target)
-        geometry = view_geometry(self.model.config.memory, read, *views.of(index))
         settings, hw = self.model.config, self.model.latent_hw
+        target = slice(settings.overlap, settings.overlap + self.segment_length)
+        views, read = cameras.frames(target), known.frames(target)
+        geometry = view_geometry(settings.memory, read, *views.of(index))
         references = choose_references(self.memory, self.config, settings.references, views, hw, index)
         noise = worlds_noise([self.seeds[row] for row in index.tolist()], poses, self.model.latent_shape)
         latents = imagine(self.model, shown, poses, geometry, context, references, noise.to(self.device))
@@ -274,8 +273,7 @@ class World:
         Returns:
             The new worlds.
         """
-        made = {"config": self.config, "make_memory": self._make_memory, "threads": self.threads}
-        other = World(self.model, len(index), **made)
+        other = World(self.model, len(index), True, self.config, self._make_memory, self.threads)
         other.restore(self._copy(torch.as_tensor(list(index), device=self.device, dtype=torch.int64)))
         return other
 
@@ -347,9 +345,6 @@ class World:
         every[index] = intrinsics
         return spread_views(poses, every, index, self.model.codec.spatial_stride)
 
-    def _spatial_memory(self, num_worlds: int) -> Memory:
-        return SpatialMemory(self.model.config.memory, num_worlds, self.device)
-
     def _nothing(self, worlds: int, frames: int) -> MemoryRead:
         return MemoryRead.nothing(worlds, frames, self.model.latent_shape, self.device)
 
@@ -392,7 +387,6 @@ class World:
             pictures = np.zeros((self.num_worlds, *frames.shape[1:]), np.uint8)
             pictures[index.cpu().numpy()] = frames
         clock.lap("decode")
-        poses = views.cam2world[index]
         known = whole(read.mask)
         return Segment(
             frames=pictures,
@@ -401,6 +395,6 @@ class World:
             known=known,
             coverage=known.float().mean(dim=(2, 3)),
             new_area=new_area,
-            cam2world=whole(poses),
+            cam2world=whole(views.cam2world[index]),
             timings_ms=clock.laps,
         )

@@ -10,6 +10,7 @@ import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mirage_sim.cli.main import EXIT_ERROR, main
@@ -55,7 +56,34 @@ def test_replay_makes_a_video_or_a_sheet(run: Run, copied: Path) -> None:
 def test_simulating_again_gives_the_same_bytes(run: Run, rolled: Path) -> None:
     code, told, _ = run("replay", rolled / RECORDING, "--check")
     assert code == 0
-    assert told == {"passed": True, "episodes": 2, "steps": 12, "differences": []}
+    assert told == {"passed": True, "episodes": 2, "steps": 12, "differences": [], "circumstances": []}
+
+
+def test_recordings_tell_what_they_were_computed_on_and_checks_what_is_other(run: Run, copied: Path) -> None:
+    code, told, _ = run("info", copied)
+    assert code == 0
+    with h5py.File(copied, "r+") as file:
+        about = file["data"].attrs
+        assert {"threads", "processor", "instructions", "dtype", "torch_version", "device"} <= set(about)
+        about["torch_version"], about["threads"] = "2.0.0", "2"
+    code, told, _ = run("replay", copied, "--check", "--tolerance", 0.5)
+    assert code == 0
+    assert told["circumstances"] == [
+        f"torch_version: recorded with 2.0.0, simulated with {torch.__version__}"
+    ]
+
+
+def test_differences_within_the_tolerance_pass(run: Run, copied: Path) -> None:
+    with h5py.File(copied, "r+") as file:
+        file["data/demo_0/frames/rgb"][4, 10, 10, 1] ^= 2
+        file["data/demo_0/rewards"][2] += 0.004
+    assert run("replay", copied, "--check")[0] == 1
+    code, told, _ = run("replay", copied, "--check", "--tolerance", 0.01)
+    assert (code, told["differences"]) == (0, [])
+    code, told, _ = run("replay", copied, "--check", "--tolerance", 0.005)
+    assert told["differences"] == ["demo_0: rgb differs at step 4"]
+    code, _, err = run("replay", copied, "--check", "--tolerance", -1)
+    assert (code, "--tolerance must be in [0, 1), got -1.0" in err) == (EXIT_ERROR, True)
 
 
 def test_a_changed_pixel_and_a_changed_action_are_found(run: Run, copied: Path) -> None:

@@ -19,6 +19,7 @@ from mirage_sim.training.distil import landing, train_distil
 from mirage_sim.training.generator import prepare_stage, train_generator
 from mirage_sim.training.guide import guided, load_guide, train_guide
 from mirage_sim.training.loop import StageConfig, learning_rate_factor
+from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.refine import Draft, make_drafts, refine_loss, train_refine
 from mirage_sim.training.resample import keep_drawn, known_error, train_resample
 from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample, encode_clips, read_frames
@@ -360,3 +361,12 @@ def test_the_rate_rises_then_falls():
 def test_unknown_stages_are_named():
     with pytest.raises(InputError, match="stage must be one of"):
         prepare_stage(tiny_world_model(), "magic")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_training_mixes_in_bf16_where_that_is_native(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: native)
+    with mixed_precision(torch.device("cpu")):
+        product = torch.ones(4, 4) @ torch.ones(4, 4)
+    assert product.dtype == (torch.bfloat16 if native else torch.float32)
