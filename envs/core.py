@@ -106,8 +106,11 @@ class ExploreCore:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What a recording says of the model."""
-        return {"model_id": self.model.config.model_id, "weights_sha256": self.model.weights_hash}
+        """What a recording says of the model and of what draws first frames."""
+        from mirage_sim.scenes.renderer import RENDERER
+
+        model = {"model_id": self.model.config.model_id, "weights_sha256": self.model.weights_hash}
+        return {**model, "renderer": RENDERER}
 
     def start(self, rows: Sequence[int], seeds: Sequence[int], options: StartOptions) -> None:
         """Begin episodes.

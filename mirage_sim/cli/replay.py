@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from mirage_sim.recording import Episode, HDF5Reader
 
+UNNAMED_RENDERER = "TinyRenderer"
+"""What drew the first frames of recordings that do not name a renderer."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mirage-sim replay`."""
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args: What `add_arguments` parsed.
 
     Returns:
-        The file written, or `passed` and what differed.
+        The file written, or `passed`, what differed, and the two renderers if they differ.
 
     Raises:
         FileFormatError: If it is no recording, or one that cannot be simulated again.
@@ -77,11 +80,13 @@ def _check(reader: HDF5Reader, args: argparse.Namespace) -> dict[str, Any]:
     steps = 0
     with contextlib.closing(_open_recorded(reader, args)) as env:
         _check_model(reader, env)
+        renderers = _other_renderer(reader, env)
         for name in tqdm(reader.episodes, unit="episode", desc="check"):
             episode = reader[name]
             differences += compare(env, episode)
             steps += len(episode)
-    return {"passed": not differences, "episodes": len(reader), "steps": steps, "differences": differences}
+    told = {"passed": not differences, "episodes": len(reader), "steps": steps, "differences": differences}
+    return told | renderers
 
 
 def _open_recorded(reader: HDF5Reader, args: argparse.Namespace) -> gym.Env[Any, Any]:
@@ -108,6 +113,15 @@ def _check_model(reader: HDF5Reader, env: gym.Env[Any, Any]) -> None:
     for name, value in env.get_wrapper_attr("recording_metadata").items():
         if name in {"model_id", "weights_sha256"} and reader.attrs.get(name) != value:
             raise FileFormatError(f"{reader.path} needs {name} {reader.attrs.get(name)!r}, this is {value!r}")
+
+
+def _other_renderer(reader: HDF5Reader, env: gym.Env[Any, Any]) -> dict[str, str]:
+    """Say so if another renderer drew the first frames of the recording: they may differ by grey levels."""
+    if not env.has_wrapper_attr("recording_metadata"):
+        return {}
+    recorded = reader.attrs.get("renderer", UNNAMED_RENDERER)
+    now = env.get_wrapper_attr("recording_metadata").get("renderer", recorded)
+    return {} if now == recorded else {"renderer": f"recorded with {recorded}, simulated with {now}"}
 
 
 def compare(env: gym.Env[Any, Any], episode: Episode) -> list[str]:

@@ -82,7 +82,9 @@ class CpuRenderer:
         if self._prepared is None:
             self._prepared = (join_faces(self._placed), pack_textures(self._images))
         if len(self._prepared[0].bodies) >= NO_FACE:
-            raise InputError(f"bodies must have fewer than {NO_FACE} quads, got {len(self._prepared[0].bodies)}")
+            raise InputError(
+                f"bodies must have fewer than {NO_FACE} quads, got {len(self._prepared[0].bodies)}"
+            )
         return self._prepared
 
     def _view(

@@ -15,6 +15,8 @@ Indices = NDArray[np.int64]
 
 _SMALLEST_AREA = 1e-9
 """Quads of less than half as many square metres are left out: collapsed faces of solids of revolution."""
+_SAME_CORNER = 1e-9
+"""Corners of a quad nearer than this, in metres, are one corner: an edge between them has no direction."""
 _FLATNESS = 1e-5
 """How far corners may lie from a flat quad (metres) and from a linear texture (shares of the texture)."""
 
@@ -43,12 +45,12 @@ class Faces:
     def moved(self, pose: Floats) -> Faces:
         """Give the quads of a body that stood at the origin after it moved to `pose` [4, 4]."""
         rotation, position = pose[:3, :3], pose[:3, 3]
-        slopes = self.uv_slopes @ rotation.T
+        slopes = transform(self.uv_slopes, rotation.T)
         return Faces(
-            self.vertices @ rotation.T + position,
-            self.normals @ rotation.T,
+            transform(self.vertices, rotation.T) + position,
+            transform(self.normals, rotation.T),
             slopes,
-            self.uv_offsets - slopes @ position,
+            self.uv_offsets - (slopes * position).sum(axis=-1),
             self.bodies,
             self.textures,
         )
@@ -69,7 +71,7 @@ def make_faces(vertices: Floats, uvs: Floats, body: int, texture: int) -> Faces:
     Raises:
         InputError: If a quad is not flat or its texture is bent.
     """
-    corners = np.asarray(vertices, dtype=np.float64).reshape(-1, 4, 3)
+    corners = _merged(np.asarray(vertices, dtype=np.float64).reshape(-1, 4, 3))
     coordinates = np.asarray(uvs, dtype=np.float64).reshape(-1, 4, 2)
     normals = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])  # [Q, 3]
     area = np.linalg.norm(normals, axis=1)
@@ -86,6 +88,26 @@ def make_faces(vertices: Floats, uvs: Floats, body: int, texture: int) -> Faces:
 def join_faces(parts: Sequence[Faces]) -> Faces:
     """Put the quads of several bodies in one list, in their order."""
     return Faces(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Faces)))
+
+
+def transform(vectors: Floats, matrix: Floats) -> Floats:
+    """Multiply row vectors [..., 3] by a matrix [3, 3].
+
+    The sums are written out rather than left to a matrix product: equal vectors then give equal results and
+    opposite ones opposite results, wherever in the array they stand.
+    """
+    x, y, z = vectors[..., 0, None], vectors[..., 1, None], vectors[..., 2, None]
+    product: Floats = x * matrix[0] + y * matrix[1] + z * matrix[2]
+    return product
+
+
+def _merged(corners: Floats) -> Floats:
+    """Make corners [Q, 4, 3] that lie in one place exactly equal."""
+    merged = corners.copy()
+    for corner, before in ((1, 0), (2, 1), (3, 2), (3, 0)):
+        near = (np.abs(merged[:, corner] - merged[:, before]) < _SAME_CORNER).all(axis=-1)
+        merged[near, corner] = merged[near, before]
+    return merged
 
 
 def _uv_slopes(corners: Floats, coordinates: Floats) -> Floats:

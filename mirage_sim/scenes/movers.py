@@ -149,6 +149,6 @@ def _turn_y(angle: float) -> Any:
 
 
 def _pose(position: Point, rotation: Any) -> Tensor:
-    pose = torch.eye(4, dtype=torch.float64)
+    pose = torch.eye(4, dtype=torch.float64, device="cpu")
     pose[:3, :3], pose[:3, 3] = torch.from_numpy(rotation), torch.from_numpy(position)
     return pose

@@ -4,8 +4,7 @@ A plane over the pixels is three numbers (a, b, c) that stand for `a x + b y + c
 (x, y). The test of an edge and 1/depth have this form for every face, also for one that reaches behind the
 camera, so that nothing has to be clipped.
 
-Sums are written out rather than left to a matrix product: faces that share an edge then get exactly opposite
-numbers for it, and no pixel between them is lost.
+Faces that share an edge get exactly opposite numbers for it, so no pixel between them is lost.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mirage_sim.scenes.faces import Faces, Indices
+from mirage_sim.scenes.faces import Faces, Indices, transform
 from mirage_sim.scenes.mesh import Floats
 from mirage_sim.scenes.renderer import NEAR
 
@@ -28,7 +27,7 @@ class Projected:
     inverse_depth: Floats
     """Planes [Q, 3] of 1/z, in 1/m."""
     rows: Floats
-    """Lowest and highest y [Q, 2] of the corners, pixels; infinite if the face reaches behind the near plane."""
+    """Lowest and highest y [Q, 2] of the corners, pixels; infinite if one is behind the near plane."""
 
 
 def faces_in_sight(
@@ -75,13 +74,6 @@ def project_faces(corners: Floats, intrinsics: Floats) -> Projected:
     y = intrinsics[1, 1] * corners[..., 1] / np.where(whole[:, None], z, 1.0) + intrinsics[1, 2]  # [Q, 4]
     rows = np.stack([np.where(whole, y.min(axis=1), -np.inf), np.where(whole, y.max(axis=1), np.inf)], axis=1)
     return Projected(edges, inverse_depth, rows)
-
-
-def transform(vectors: Floats, matrix: Floats) -> Floats:
-    """Multiply row vectors [..., 3] by a matrix [3, 3]."""
-    x, y, z = vectors[..., 0, None], vectors[..., 1, None], vectors[..., 2, None]
-    product: Floats = x * matrix[0] + y * matrix[1] + z * matrix[2]
-    return product
 
 
 def _cross(a: Floats, b: Floats) -> Floats:

@@ -210,8 +210,9 @@ class Scene:
         x, y = space.centres()[rows[pick], columns[pick]].tolist()
         point = np.array([x, y])
         yaw = max(rng.uniform(-np.pi, np.pi, 4).tolist(), key=lambda angle: self.open_view(point, angle))
-        position = torch.tensor([x, y, float(rng.uniform(1.2, 1.6))])
-        return from_yaw_pitch(position, yaw, float(rng.uniform(-0.2, 0.05))).to(torch.float32)
+        drawn = [x, y, float(rng.uniform(1.2, 1.6)), yaw, float(rng.uniform(-0.2, 0.05))]
+        eye = torch.tensor(drawn, dtype=torch.float32, device="cpu")
+        return from_yaw_pitch(eye[:3], eye[3], eye[4])
 
     def plan_walk(
         self, rng: np.random.Generator, steps: int, step_length: float = 0.12, max_turn_deg: float = 6.0

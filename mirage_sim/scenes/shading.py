@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mirage_sim.scenes.faces import Faces, Indices
+from mirage_sim.scenes.faces import Faces, Indices, transform
 from mirage_sim.scenes.mesh import Floats
-from mirage_sim.scenes.projection import transform
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import tempfile
@@ -32,16 +31,12 @@ def import_pybullet() -> Any:
     """Import PyBullet, which prints when it was built; skip the test where it is not installed."""
     if "pybullet" in sys.modules:
         return sys.modules["pybullet"]
-    libc = ctypes.CDLL(None)
-    sys.stdout.flush()
-    libc.fflush(None)
-    kept, silent = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    kept, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(silent, 1)
+        os.dup2(silent, 2)
         return pytest.importorskip("pybullet")
     finally:
-        libc.fflush(None)
-        os.dup2(kept, 1)
+        os.dup2(kept, 2)
         os.close(kept)
         os.close(silent)
 
