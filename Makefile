@@ -6,8 +6,8 @@
 # make clean  remove the virtual environment and what was built
 
 SHELL := /bin/bash
-# PyBullet has wheels for Python 3.11 only; with another Python it is compiled.
-PYTHON ?= $(shell for python in python3.11 python3; do \
+# The first of these that is Python 3.11 or later.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; \
 	echo python3)
 VENV ?= .venv

@@ -110,11 +110,14 @@ class ExploreCore:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What a recording says of the model, and of what it was computed on."""
+        """What a recording says of the model, of what draws first frames, and of what it is computed on."""
+        from mirage_sim.scenes.renderer import RENDERER
+
         threads = threads_to_use(self.threads, torch.get_num_threads())
         return {
             "model_id": self.model.config.model_id,
             "weights_sha256": self.model.weights_hash,
+            "renderer": RENDERER,
             **computed_on(self.model.device, self.model.dtype, threads),
         }
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from mirage_sim.recording import Episode, HDF5Reader
 
+UNNAMED_RENDERER = "TinyRenderer"
+"""What drew the first frames of recordings that do not name a renderer."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mirage-sim replay`."""
@@ -132,7 +135,7 @@ def _other_circumstances(reader: HDF5Reader, env: gym.Env[Any, Any]) -> list[str
     """Name what may decide the last bits and is not as recorded: processor, versions, threads and others."""
     if not env.has_wrapper_attr("recording_metadata"):
         return []
-    recorded = reader.attrs
+    recorded = {"renderer": UNNAMED_RENDERER, **reader.attrs}
     return [
         f"{name}: recorded with {recorded[name]}, simulated with {value}"
         for name, value in env.get_wrapper_attr("recording_metadata").items()

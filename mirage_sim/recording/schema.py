@@ -4,7 +4,8 @@ The layout is robomimic's with additions that its readers ignore, for an episode
 
     /                             schema_version, format, camera_convention
     data                          total, env_args (JSON: env_name, type, env_type, env_kwargs), and the
-                                  metadata of the file: spaces, env spec, model id, weights hash, ...
+                                  metadata of the file: spaces, env spec, model id, weights hash,
+                                  renderer (name and version of what drew first frames), ...
     data/demo_<i>                 num_samples = N, seed, reset_options (JSON), success, cut, ...
         actions                   [N, A]
         rewards                   [N]

@@ -1,6 +1,7 @@
-"""Procedural furnished flats in PyBullet: where training clips, test clips and ground truth come from."""
+"""Procedural furnished flats: where training clips, test clips and ground truth come from."""
 
-from mirage_sim.scenes.scene import SKY_ID, Scene, View, make_scene
+from mirage_sim.scenes.renderer import RENDERER, SKY_ID, View
+from mirage_sim.scenes.scene import Scene, make_scene
 from mirage_sim.scenes.splits import (
     SPLITS,
     TEST_SEEDS,
@@ -11,6 +12,7 @@ from mirage_sim.scenes.splits import (
 )
 
 __all__ = [
+    "RENDERER",
     "SKY_ID",
     "SPLITS",
     "TEST_SEEDS",

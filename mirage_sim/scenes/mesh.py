@@ -194,23 +194,3 @@ class Mesh:
             blocks.append(np.stack([(column + 0.5) / SHADES, 1 - (row + 0.5) / ROWS], 1))
         result: Floats = np.concatenate(blocks)
         return result
-
-
-def wavefront(vertices: Floats, normals: Floats, uvs: Floats) -> str:
-    """Quads as the text of a Wavefront OBJ file.
-
-    Args:
-        vertices: [4 * quads, 3] metres.
-        normals: [4 * quads, 3].
-        uvs: [4 * quads, 2].
-    """
-    rows = len(vertices)
-    corners = np.repeat(np.arange(1, rows + 1), 3)
-    return "".join(
-        (
-            "v %.7g %.7g %.7g\n" * rows % tuple(vertices.ravel().tolist()),
-            "vt %.7g %.7g\n" * rows % tuple(uvs.ravel().tolist()),
-            "vn %.7g %.7g %.7g\n" * rows % tuple(normals.ravel().tolist()),
-            "f %d/%d/%d %d/%d/%d %d/%d/%d %d/%d/%d\n" * (rows // 4) % tuple(corners.tolist()),
-        )
-    )

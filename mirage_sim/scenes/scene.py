@@ -1,67 +1,39 @@
-"""One flat in PyBullet: built from a seed, rendered headlessly to colour, depth and object ids."""
+"""One flat: built from a seed, rendered to colour, depth and object ids."""
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import pybullet
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from mirage_sim.errors import InputError, StateError, check_shape
-from mirage_sim.geometry.cameras import rescale_intrinsics
-from mirage_sim.geometry.conventions import (
-    cam2world_to_pybullet_view,
-    intrinsics_to_pybullet_projection,
-    matrix_to_quat_wxyz,
-    pybullet_depth_to_metres,
-    wxyz_to_xyzw,
-)
 from mirage_sim.geometry.poses import from_yaw_pitch
+from mirage_sim.scenes.cpu_renderer import CpuRenderer
 from mirage_sim.scenes.furnish import furnish
 from mirage_sim.scenes.layout import Layout, Room, make_layout
-from mirage_sim.scenes.mesh import Mesh, Palette, wavefront
+from mirage_sim.scenes.mesh import Floats, Mesh, Palette
 from mirage_sim.scenes.obstacles import FreeSpace, Obstacles, free_space_grid, wall_boxes
+from mirage_sim.scenes.renderer import SKY_ID, RendererFactory, View
 from mirage_sim.scenes.shell import Painted, build_shell
-from mirage_sim.scenes.sky import paint_sky
 from mirage_sim.scenes.textures import room_colours
 from mirage_sim.scenes.walks import WalkConfig, plan_walk
 
-NEAR, FAR = 0.05, 40.0
-SKY_ID = -1
-"""Segmentation id of pixels that show the sky; their depth is 0 (unknown)."""
 CELL = 0.1
-SAMPLES = 2
-"""Colour samples per pixel and axis; depth and ids are those of the pixel's centre."""
-
-
-@dataclass(frozen=True)
-class View:
-    """What a camera sees."""
-
-    rgb: NDArray[np.uint8]
-    """[H, W, 3]."""
-    depth: NDArray[np.float32]
-    """[H, W] z-depth in metres, 0 for the sky."""
-    segmentation: NDArray[np.int32]
-    """[H, W] id of the body seen, `SKY_ID` for the sky; `Scene.labels` names the ids."""
 
 
 class Scene:
     """A furnished flat. Close it after use, or use it as a context manager."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, renderer: RendererFactory = CpuRenderer) -> None:
         """Build the flat.
 
         Args:
             seed: Decides everything about the flat.
+            renderer: Makes what draws it.
 
         Raises:
             InputError: If the seed is negative.
@@ -79,12 +51,11 @@ class Scene:
         painted, meshes = build_shell(self._layout, colours, placed, rng)
         self._obstacles = Obstacles(np.asarray(wall_boxes(self._layout) + placed.footprints))
         self._spaces: dict[float, FreeSpace] = {}
-        self._sky = (float(rng.uniform(0.52, 0.6)), float(rng.random()))
+        sky = (float(rng.uniform(0.52, 0.6)), float(rng.random()))
         self.labels: dict[int, str] = {SKY_ID: "sky"}
         """Name of each segmentation id."""
-        self._client = int(pybullet.connect(pybullet.DIRECT))
-        if self._client < 0:
-            raise StateError("no more PyBullet clients can be opened; close scenes that are no longer used")
+        self._renderer = renderer(sky)
+        self._closed = False
         try:
             self._build(painted, [*meshes, *placed.meshes])
         except BaseException:
@@ -92,23 +63,18 @@ class Scene:
             raise
 
     def _build(self, painted: list[Painted], meshes: list[tuple[str, Mesh]]) -> None:
-        # Meshes go through files: PyBullet never frees the rows of vertex lists, and would keep cached files.
-        pybullet.setPhysicsEngineParameter(enableFileCaching=0, physicsClientId=self._client)
         palette = Palette()
         uvs = [mesh.palette_uvs(palette) for _, mesh in meshes]
-        with tempfile.TemporaryDirectory(prefix="scene-files-") as name:
-            folder = Path(name)
-            shared = self._load_texture(folder / "palette.png", palette.texture())
-            for (label, mesh), uv in zip(meshes, uvs, strict=True):
-                text = wavefront(np.concatenate(mesh.vertices), np.concatenate(mesh.normals), uv)
-                self._add_body(label, text, shared, folder)
-            for index, body in enumerate(painted):
-                texture = self._load_texture(folder / f"{index}.png", body.image)
-                self._add_body(body.name, wavefront(body.vertices, body.normals, body.uvs), texture, folder)
+        shared = palette.texture()
+        for (label, mesh), uv in zip(meshes, uvs, strict=True):
+            self._add(label, np.concatenate(mesh.vertices), uv, shared)
+        for body in painted:
+            self._add(body.name, body.vertices, body.uvs, body.image)
 
-    def _load_texture(self, path: Path, image: NDArray[np.uint8]) -> int:
-        Image.fromarray(image).save(path, compress_level=1)
-        return int(pybullet.loadTexture(str(path), physicsClientId=self._client))
+    def _add(self, label: str, vertices: Floats, uvs: Floats, image: NDArray[np.uint8]) -> int:
+        body = self._renderer.add(vertices, uvs, image)
+        self.labels[body] = label
+        return body
 
     def add_body(self, label: str, mesh: Mesh) -> int:
         """Put a thing into the flat that may be moved; it stands at the origin and is no obstacle.
@@ -119,13 +85,14 @@ class Scene:
 
         Returns:
             Its id, as in `View.segmentation`.
+
+        Raises:
+            StateError: If the scene is closed.
         """
+        self._check_open()
         palette = Palette()
-        uv = mesh.palette_uvs(palette)
-        with tempfile.TemporaryDirectory(prefix="scene-files-") as name:
-            texture = self._load_texture(Path(name) / "palette.png", palette.texture())
-            text = wavefront(np.concatenate(mesh.vertices), np.concatenate(mesh.normals), uv)
-            return self._add_body(label, text, texture, Path(name))
+        uvs = mesh.palette_uvs(palette)
+        return self._add(label, np.concatenate(mesh.vertices), uvs, palette.texture())
 
     def place_body(self, body: int, pose: Tensor) -> None:
         """Move a thing.
@@ -133,24 +100,14 @@ class Scene:
         Args:
             body: Id that `add_body` gave.
             pose: World from the thing's own axes, [4, 4].
-        """
-        xyzw = wxyz_to_xyzw(matrix_to_quat_wxyz(pose[:3, :3]))
-        pybullet.resetBasePositionAndOrientation(
-            body, pose[:3, 3].tolist(), xyzw.tolist(), physicsClientId=self._client
-        )
 
-    def _add_body(self, label: str, wavefront_text: str, texture: int, folder: Path) -> int:
-        path = folder / f"body{len(self.labels)}.obj"
-        path.write_text(wavefront_text)
-        shape = pybullet.createVisualShape(
-            pybullet.GEOM_MESH, fileName=str(path), rgbaColor=[1, 1, 1, 1], physicsClientId=self._client
-        )
-        body = int(pybullet.createMultiBody(0, -1, shape, physicsClientId=self._client))
-        if shape < 0 or body < 0:
-            raise StateError(f"the renderer did not take the mesh of a {label}")
-        pybullet.changeVisualShape(body, -1, textureUniqueId=texture, physicsClientId=self._client)
-        self.labels[body] = label
-        return body
+        Raises:
+            InputError: If the pose has the wrong shape.
+            StateError: If the scene is closed.
+        """
+        check_shape("pose", pose, [4, 4])
+        self._check_open()
+        self._renderer.place(body, _as_floats(pose))
 
     @property
     def rooms(self) -> list[Room]:
@@ -179,50 +136,12 @@ class Scene:
         """
         check_shape("cam2world", cam2world, [4, 4])
         check_shape("intrinsics", intrinsics, [3, 3])
-        if self._client < 0:
+        self._check_open()
+        return self._renderer.render(_as_floats(cam2world)[None], _as_floats(intrinsics), hw)[0]
+
+    def _check_open(self) -> None:
+        if self._closed:
             raise StateError("the scene is closed")
-        _, buffer, ids = self._draw(cam2world, intrinsics, hw)
-        sky = ids < 0
-        metres = pybullet_depth_to_metres(torch.from_numpy(buffer), NEAR, FAR).numpy()
-        depth = np.where(sky, 0.0, metres).astype(np.float32)
-        return View(self._colours(cam2world, intrinsics, hw), depth, np.where(sky, SKY_ID, ids))
-
-    def _colours(self, cam2world: Tensor, intrinsics: Tensor, hw: tuple[int, int]) -> NDArray[np.uint8]:
-        """Colour [H, W, 3] without jagged edges: the mean of the samples of every pixel."""
-        finer = (SAMPLES * hw[0], SAMPLES * hw[1])
-        lens = rescale_intrinsics(intrinsics, float(SAMPLES))
-        colour, _, ids = self._draw(cam2world, lens, finer)
-        sky = ids < 0
-        if sky.any():
-            colour[sky] = paint_sky(cam2world, lens, finer, self._sky)[sky]
-        samples = colour.reshape(hw[0], SAMPLES, hw[1], SAMPLES, 3)
-        mean: NDArray[np.uint8] = np.round(samples.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
-        return mean
-
-    def _draw(
-        self, cam2world: Tensor, intrinsics: Tensor, hw: tuple[int, int]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
-        """One sample per pixel: colour [H, W, 3], depth buffer [H, W], body ids [H, W] (negative: none)."""
-        height, width = hw
-        _, _, colour, buffer, ids = pybullet.getCameraImage(
-            width,
-            height,
-            viewMatrix=cam2world_to_pybullet_view(cam2world),
-            projectionMatrix=intrinsics_to_pybullet_projection(intrinsics, height, width, NEAR, FAR),
-            lightDirection=[0.0, 0.0, 1.0],
-            lightColor=[1.0, 1.0, 1.0],
-            lightAmbientCoeff=1.0,
-            lightDiffuseCoeff=0.0,
-            lightSpecularCoeff=0.0,
-            shadow=0,
-            renderer=pybullet.ER_TINY_RENDERER,
-            physicsClientId=self._client,
-        )
-        return (
-            np.asarray(colour, dtype=np.uint8).reshape(height, width, 4)[..., :3].copy(),
-            np.array(buffer, dtype=np.float32).reshape(height, width),
-            np.array(ids, dtype=np.int32).reshape(height, width),
-        )
 
     def is_free(self, position: Any, radius: float) -> bool:
         """Whether an upright disc may stand somewhere; furniture counts as high as the room.
@@ -291,8 +210,9 @@ class Scene:
         x, y = space.centres()[rows[pick], columns[pick]].tolist()
         point = np.array([x, y])
         yaw = max(rng.uniform(-np.pi, np.pi, 4).tolist(), key=lambda angle: self.open_view(point, angle))
-        position = torch.tensor([x, y, float(rng.uniform(1.2, 1.6))], dtype=torch.float32, device="cpu")
-        return from_yaw_pitch(position, yaw, float(rng.uniform(-0.2, 0.05))).to(torch.float32)
+        drawn = [x, y, float(rng.uniform(1.2, 1.6)), yaw, float(rng.uniform(-0.2, 0.05))]
+        eye = torch.tensor(drawn, dtype=torch.float32, device="cpu")
+        return from_yaw_pitch(eye[:3], eye[3], eye[4])
 
     def plan_walk(
         self, rng: np.random.Generator, steps: int, step_length: float = 0.12, max_turn_deg: float = 6.0
@@ -312,9 +232,8 @@ class Scene:
 
     def close(self) -> None:
         """Give the renderer's memory back; may be called more than once."""
-        if self._client >= 0:
-            pybullet.disconnect(physicsClientId=self._client)
-            self._client = -1
+        self._renderer.close()
+        self._closed = True
 
     def __enter__(self) -> Scene:
         """The scene itself."""
@@ -327,18 +246,21 @@ class Scene:
         self.close()
 
 
-def make_scene(seed: int) -> Scene:
+def make_scene(seed: int, renderer: RendererFactory = CpuRenderer) -> Scene:
     """Build the flat of a seed.
 
     Args:
         seed: Decides everything about the flat; `mirage_sim.scenes.splits` says which seeds are for what.
+        renderer: Makes what draws it.
 
     Returns:
         The flat, to be closed after use.
 
     Raises:
         InputError: If the seed is negative.
-
-    Source: ours.
     """
-    return Scene(seed)
+    return Scene(seed, renderer)
+
+
+def _as_floats(matrix: Tensor) -> Floats:
+    return np.asarray(matrix.detach().to("cpu", torch.float64).numpy())

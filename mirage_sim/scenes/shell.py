@@ -36,9 +36,7 @@ class Painted:
     name: str
     """What it is."""
     vertices: Floats
-    """[4 * quads, 3] metres."""
-    normals: Floats
-    """[4 * quads, 3]."""
+    """[4 * quads, 3] metres, counter-clockwise seen from the front."""
     uvs: Floats
     """[4 * quads, 2] in [0, 1], v upwards."""
     image: NDArray[np.uint8]
@@ -79,7 +77,7 @@ def _walls(rng: np.random.Generator, room: Room, height: float, colours: RoomCol
     ]
     rows, columns = images[0].shape[0], max(image.shape[1] for image in images)
     sheet = np.zeros((4 * rows, columns, 3), dtype=np.uint8)
-    vertices, uvs, facing = [], [], []
+    vertices, uvs = [], []
     for wall in range(4):
         width = images[wall].shape[1]
         sheet[wall * rows : (wall + 1) * rows, :width] = images[wall]
@@ -90,8 +88,7 @@ def _walls(rng: np.random.Generator, room: Room, height: float, colours: RoomCol
                 inside = min(max(v / height, 0.004), 0.996)
                 across = min(max(u / room.wall_length(wall) * width, 0.3), width - 0.3) / columns
                 uvs.append((across, 1 - (wall + 1 - inside) / 4))
-            facing.extend([normals[wall]] * 4)
-    return Painted("wall", np.array(vertices), np.array(facing), np.array(uvs), sheet)
+    return Painted("wall", np.array(vertices), np.array(uvs), sheet)
 
 
 def _sheet(
@@ -103,7 +100,7 @@ def _sheet(
     order = [0, 1, 2, 3] if up else [0, 3, 2, 1]
     inner = np.clip(np.array([uvs[i] for i in order]), 0.001, 0.999)
     vertices = np.array([(*corners[i], z) for i in order])
-    return Painted(name, vertices, np.tile([0.0, 0.0, 1.0 if up else -1.0], (4, 1)), inner, image)
+    return Painted(name, vertices, inner, image)
 
 
 def _floor(
@@ -203,7 +200,7 @@ def _pictures(rng: np.random.Generator, layout: Layout, placed: Furnished) -> tu
         normal = np.array([b[0] - a[0], b[1] - a[1], 0.0])
         uvs = np.array([(0.01, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99)])
         image = to_uint8(picture_image(rng, float(shade(normal))))
-        canvases.append(Painted("picture", np.array(corners), np.tile(normal, (4, 1)), uvs, image))
+        canvases.append(Painted("picture", np.array(corners), uvs, image))
     return frames, canvases
 
 

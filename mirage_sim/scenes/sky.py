@@ -7,28 +7,21 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from mirage_sim.geometry.cameras import ray_directions
+from mirage_sim.scenes.mesh import Floats
+from mirage_sim.scenes.renderer import SkyLook
 
 
-def paint_sky(
-    cam2world: Tensor, intrinsics: Tensor, hw: tuple[int, int], look: tuple[float, float]
-) -> NDArray[np.uint8]:
-    """Paint the sky for a whole image.
+def paint_sky(rays: Floats, look: SkyLook) -> NDArray[np.uint8]:
+    """Paint the sky in some directions.
 
     Args:
-        cam2world: [4, 4] camera pose.
-        intrinsics: [3, 3] in pixels.
-        hw: Height and width, pixels.
+        rays: Directions in the world [..., 3], of any length.
         look: Hue of the sky and the phase of the skyline, in turns.
 
     Returns:
-        [H, W, 3].
-
-    Source: ours.
+        [..., 3].
     """
-    rays = ray_directions(cam2world, intrinsics, hw).numpy()  # [H, W, 3]
     azimuth = np.arctan2(rays[..., 1], rays[..., 0])
     elevation = np.arctan2(rays[..., 2], np.hypot(rays[..., 0], rays[..., 1]))
     hue, phase = look

@@ -254,7 +254,5 @@ def plan_walk(scene: Scene, rng: np.random.Generator, steps: int, config: WalkCo
         states.append((walker.point[0], walker.point[1], walker.yaw, walker.pitch))
         walker.step()
     table = torch.tensor(np.array(states), dtype=torch.float32, device="cpu")  # [steps, 4]
-    position = torch.cat(
-        [table[:, :2], torch.full((steps, 1), eye, dtype=torch.float32, device="cpu")], dim=1
-    )
+    position = torch.cat([table[:, :2], torch.full_like(table[:, :1], eye)], dim=1)
     return from_yaw_pitch(position, table[:, 2], table[:, 3])

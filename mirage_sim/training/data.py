@@ -17,7 +17,7 @@ from mirage_sim.errors import FileFormatError
 from mirage_sim.geometry.cameras import downsample_depth, make_intrinsics
 from mirage_sim.geometry.poses import relative
 from mirage_sim.recording import HDF5Reader, HDF5Writer, make_env_args
-from mirage_sim.scenes import first_seeds, make_scene
+from mirage_sim.scenes import RENDERER, first_seeds, make_scene
 
 Array = np.ndarray[Any, Any]
 
@@ -81,7 +81,8 @@ def _record_shard(config: ClipsConfig, seeds: Sequence[int], path: Path) -> None
     size = (config.size, config.size)
     intrinsics = make_intrinsics(*size, config.fov_x_deg)
     env_args = make_env_args("mirage_sim.scenes", {"split": config.split})
-    with HDF5Writer(temporary, env_args=env_args, metadata={"steps": config.steps}) as writer:
+    metadata = {"steps": config.steps, "renderer": RENDERER}
+    with HDF5Writer(temporary, env_args=env_args, metadata=metadata) as writer:
         for seed in seeds:
             with make_scene(seed) as scene:
                 for walk in range(config.walks):

@@ -15,7 +15,8 @@ from PIL import Image
 
 from mirage_sim.cli.main import EXIT_ERROR, main
 from mirage_sim.cli.rollout import RECORDING
-from mirage_sim.recording import RecordHDF5
+from mirage_sim.recording import HDF5Reader, RecordHDF5
+from mirage_sim.scenes import RENDERER
 from tests.cli.conftest import Run
 from tests.models import save_tiny_world_model
 
@@ -106,6 +107,16 @@ def test_checking_with_another_model_is_refused(run: Run, copied: Path, tmp_path
     code, _, err = run("replay", copied, "--check", "--world-model", other)
     assert code == EXIT_ERROR
     assert "needs weights_sha256" in err
+
+
+def test_another_renderer_of_first_frames_is_named(run: Run, rolled: Path, copied: Path) -> None:
+    assert HDF5Reader(rolled / RECORDING).attrs["renderer"] == RENDERER
+    with h5py.File(copied, "r+") as file:
+        del file["data"].attrs["renderer"]  # as recordings were before they named it
+        file["data/demo_0/frames/rgb"][0, 10, 10, 1] += 1
+    code, told, _ = run("replay", copied, "--check")
+    assert (code, told["differences"]) == (1, ["demo_0: rgb differs at step 0"])
+    assert told["circumstances"] == [f"renderer: recorded with TinyRenderer, simulated with {RENDERER}"]
 
 
 def test_a_torn_tail_is_cut_off(run: Run, copied: Path) -> None:

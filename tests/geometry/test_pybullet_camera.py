@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import pybullet
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,6 +26,9 @@ from mirage_sim.geometry import (
 )
 from tests.conftest import Closeness
 from tests.geometry.strategies import coordinates, quats_wxyz
+from tests.oracles.bullet import import_pybullet
+
+pybullet = import_pybullet()
 
 H, W = 48, 64
 NEAR, FAR = 0.05, 30.0
