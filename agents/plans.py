@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mirage_sim.arrays import own_array
 from mirage_sim.errors import InputError
 from mirage_sim.geometry import (
     a_b_c_a,
@@ -101,7 +102,7 @@ def plan_waypoints(
     Raises:
         InputError: If a corner has not two coordinates.
     """
-    corners = torch.as_tensor(points, dtype=torch.float32)  # [N, 2]
+    corners = torch.from_numpy(own_array("points", points)).float()  # [N, 2]
     if corners.ndim != 2 or corners.shape[1] != 2:
         raise InputError(f"points must be [N, 2] metres (ahead, left), got {list(corners.shape)}")
     yaw, _ = yaw_pitch(start)
