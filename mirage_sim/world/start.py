@@ -40,8 +40,7 @@ class Start:
 
 def check_start(
     model: WorldModel,
-    worlds: int,
-    rows: list[int],
+    chosen: Tensor,
     first_frame: Array,
     cam2world: Tensor | Array,
     intrinsics: Tensor | Array | None,
@@ -52,8 +51,7 @@ def check_start(
 
     Args:
         model: Fixes the image size and the default lens.
-        worlds: Number of worlds B.
-        rows: Worlds that begin; only their poses, depths and lenses are looked at.
+        chosen: bool [B], which worlds begin; only their poses, depths and lenses are looked at.
         first_frame: uint8 [B, H, W, 3].
         cam2world: [B, 4, 4].
         intrinsics: [B, 3, 3] or [3, 3] in pixels; the model's own if `None`.
@@ -68,6 +66,7 @@ def check_start(
         InputTypeError: If the image is not uint8, or another one is no array.
     """
     height, width = model.config.height, model.config.width
+    worlds, rows = len(chosen), chosen.nonzero().flatten().tolist()
     poses = own_floats("cam2world", cam2world, torch.float32, model.device)
     check_shape("cam2world", poses, [worlds, 4, 4])
     check_pose("cam2world", poses[rows])

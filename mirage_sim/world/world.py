@@ -126,9 +126,7 @@ class World:
         chosen = world_mask(worlds, self.num_worlds, self.device)
         index = chosen.nonzero().flatten()
         rows = index.tolist()
-        start = check_start(
-            self.model, self.num_worlds, rows, first_frame, cam2world, intrinsics, seeds, depth
-        )
+        start = check_start(self.model, chosen, first_frame, cam2world, intrinsics, seeds, depth)
         prompt = embed_prompts(self.model, prompts, self.num_worlds)[index]
         clock = Clock(self.device)
         for row in rows:
