@@ -1,7 +1,7 @@
 """Recording, camera files: RealEstate10K's text format, one line a frame.
 
-The first line names the source; some files lack it. Every other one holds a timestamp, fx fy cx cy as shares of
-width and height, two numbers without a meaning, and the first three rows of world2cam.
+The first line names the source; some files lack it. Every other one holds a timestamp, fx fy cx cy as shares
+of width and height, two numbers without a meaning, and the first three rows of world2cam.
 """
 
 from __future__ import annotations

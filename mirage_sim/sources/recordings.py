@@ -114,9 +114,8 @@ class RecordingsSource:
 def _spread(depth: Array, pictures: Array, path: Path) -> Array:
     """Bring depth [F, h, w] or [F, h, w, 1] to the size of the pictures; unknown depth becomes 0."""
     if depth.dtype.kind != "f" or depth.ndim not in (3, 4) or depth.shape[3:] not in ((), (1,)):
-        raise FileFormatError(
-            f"{path} must hold depth in floating-point metres [F, h, w], got {depth.dtype} {list(depth.shape)}"
-        )
+        told = f"{depth.dtype} {list(depth.shape)}"
+        raise FileFormatError(f"{path} must hold depth in floating-point metres [F, h, w], got {told}")
     depth = zero_unknown(depth.astype(np.float32).reshape(*depth.shape[:3]))
     (height, width), (rows, columns) = pictures.shape[1:3], depth.shape[1:]
     if height % rows or width % columns:

@@ -18,7 +18,6 @@ from PIL import Image
 from mirage_sim.errors import FileFormatError, MissingExtraError
 from mirage_sim.sources.clip import Array, zero_unknown
 
-
 LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 """Modes of Pillow's images that hold one number a pixel; of a palette it is the number that counts."""
 
