@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mirage_sim.arrays import own_array
 from mirage_sim.errors import InputError
 from mirage_sim.geometry import (
     a_b_c_a,
@@ -101,17 +102,14 @@ def plan_waypoints(
     Raises:
         InputError: If a corner has not two coordinates.
     """
-    corners = torch.as_tensor(points, dtype=torch.float32, device="cpu")  # [N, 2]
+    corners = torch.from_numpy(own_array("points", points)).float()  # [N, 2]
     if corners.ndim != 2 or corners.shape[1] != 2:
         raise InputError(f"points must be [N, 2] metres (ahead, left), got {list(corners.shape)}")
     yaw, _ = yaw_pitch(start)
     level = from_yaw_pitch(start[:3, 3], yaw)  # camera axes: x right, z ahead
-    local = torch.stack(
-        (-corners[:, 1], torch.zeros(len(corners), dtype=torch.float32, device="cpu"), corners[:, 0]), dim=-1
-    )  # [N, 3]
+    local = torch.stack((-corners[:, 1], torch.zeros(len(corners)), corners[:, 0]), dim=-1)  # [N, 3]
     moved = compose(
-        level.expand(len(corners), 4, 4),
-        make_pose(torch.eye(3, dtype=torch.float32, device="cpu").expand(len(corners), 3, 3), local),
+        level.expand(len(corners), 4, 4), make_pose(torch.eye(3).expand(len(corners), 3, 3), local)
     )
     path = torch.cat((start[None, :3, 3], moved[:, :3, 3]))  # [N + 1, 3]
     walk = waypoints(path, STEP_METRES, math.radians(STEP_DEGREES), float(yaw))

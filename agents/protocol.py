@@ -12,7 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from mirage_sim.errors import InputError
+from mirage_sim.arrays import own_floats
+from mirage_sim.errors import InputError, check_shape
 from mirage_sim.geometry import check_pose
 
 Observation = Mapping[str, Any]
@@ -58,7 +59,7 @@ def present_pose(observation: Any, info: Info) -> Tensor:
     """
     for source in (observation, info):
         if isinstance(source, Mapping) and "cam2world" in source:
-            pose = torch.as_tensor(source["cam2world"], dtype=torch.float32, device="cpu")
-            check_pose("cam2world", pose)
-            return pose
+            pose = own_floats("cam2world", source["cam2world"], torch.float32, "cpu")
+            check_shape("cam2world", pose, [4, 4])
+            return check_pose("cam2world", pose)
     raise InputError("observation must hold cam2world, as it or info does by default, got neither")

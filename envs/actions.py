@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mirage_sim.arrays import own_array
 from mirage_sim.errors import InputError, InputTypeError, check_finite
 from mirage_sim.geometry import from_yaw_pitch, make_pose, quat_wxyz_to_matrix, yaw_pitch
 
@@ -168,7 +169,7 @@ class DiscreteActions(Actions):
 
     def parse(self, name: str, value: Any, lead: tuple[int, ...]) -> Array:
         """See `Actions.parse`."""
-        actions = as_array(name, value)
+        actions = own_array(name, value)
         if actions.dtype.kind not in "iu":
             raise InputTypeError(f"{name} must be an integer, got dtype {actions.dtype}")
         if actions.shape != lead:
@@ -206,26 +207,16 @@ def make_actions(mode: str, config: ActionConfig | None = None) -> Actions:
     return kinds[mode](config if config is not None else ActionConfig())
 
 
-def as_array(name: str, value: Any) -> Array:
-    """Turn an action into an array, or raise `InputTypeError`."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise InputTypeError(f"{name} must be an array of numbers, got {value!r}") from error
-
-
 def parse_box(name: str, value: Any, lead: tuple[int, ...], space: gym.spaces.Box) -> Array:
     """Check actions of a Box, see `Actions.parse`."""
-    actions = as_array(name, value)
+    actions = own_array(name, value)
     if actions.dtype.kind not in "iuf":
         raise InputTypeError(f"{name} must be numbers of dtype float32, got dtype {actions.dtype}")
     shape = (*lead, *space.shape)
     if actions.shape != shape:
         raise InputError(f"{name} must be {list(shape)}, got {list(actions.shape)}")
     check_finite(name, actions)
-    actions = actions.reshape(-1, *space.shape).astype(np.float32)
+    actions = actions.reshape(-1, *space.shape).astype(np.float64)
     beyond = np.abs(actions) - space.high
     if bool((beyond > 1e-6).any()):
         row, column = np.unravel_index(int(beyond.argmax()), beyond.shape)
@@ -233,5 +224,5 @@ def parse_box(name: str, value: Any, lead: tuple[int, ...], space: gym.spaces.Bo
             f"{name} must be in [{space.low[column]:g}, {space.high[column]:g}] at {column}, "
             f"got {actions[row, column]:g}"
         )
-    clipped: Array = np.clip(actions, space.low, space.high)
+    clipped: Array = np.clip(actions, space.low, space.high).astype(np.float32)
     return clipped

@@ -11,6 +11,7 @@ import torch
 from mirage_sim.checkpoints import load_world_model
 from mirage_sim.checkpoints.folder import holds_checkpoint
 from mirage_sim.errors import InputError
+from mirage_sim.folders import visible
 from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.world_model import WorldModel, check_settings
 
@@ -67,5 +68,5 @@ def _versions(world_model: str | Path) -> tuple[tuple[int, int], ...]:
     if str(world_model) == "embedded":
         return ()
     folder = Path(world_model)  # parts of a full-size model lie in folders of their own
-    paths = [folder, *sorted(folder.glob("*")), *sorted(folder.glob("*/*"))]
+    paths = [folder, *visible(folder), *visible(folder, "*/*")]
     return tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.is_file())

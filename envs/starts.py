@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mirage_sim.arrays import own_floats
 from mirage_sim.errors import InputError, InputTypeError, check_shape
 from mirage_sim.geometry import check_depth, check_intrinsics, check_pose, from_yaw_pitch
 from mirage_sim.model.images import check_image
@@ -149,25 +150,25 @@ def first_frame(options: StartOptions, model: WorldModel, rng: np.random.Generat
 
 
 def _image(image: Any, model: WorldModel) -> Array:
-    check_image("options['image']", image, model.config.height, model.config.width)
-    check_shape("options['image']", image, [model.config.height, model.config.width, 3])
-    copied: Array = image.copy()
-    return copied
+    pixels = check_image("options['image']", image, model.config.height, model.config.width)
+    check_shape("options['image']", pixels, [model.config.height, model.config.width, 3])
+    return pixels
 
 
 def _depth(depth: Any, model: WorldModel) -> Array:
-    check_depth("options['depth']", depth)
-    check_shape("options['depth']", depth, [model.config.height, model.config.width])
-    metres = np.array(torch.as_tensor(depth).cpu().numpy(), dtype=np.float32)
+    metres = own_floats("options['depth']", depth, torch.float32, "cpu").numpy()
+    check_depth("options['depth']", metres)
+    check_shape("options['depth']", metres, [model.config.height, model.config.width])
     return np.where(np.isfinite(metres), metres, np.float32(0.0))
 
 
 def _matrix(key: str, matrix: Any, size: int) -> Tensor:
     name = f"options[{key!r}]"
+    own = own_floats(name, matrix, torch.float32, "cpu")
     check = check_pose if size == 4 else check_intrinsics
-    check(name, matrix)
-    check_shape(name, matrix, [size, size])
-    return torch.as_tensor(matrix).detach().cpu().float().clone()
+    check(name, own)
+    check_shape(name, own, [size, size])
+    return own
 
 
 def _folder(folder: Any) -> Path:

@@ -17,7 +17,7 @@ from mirage_sim.checkpoints.shapes import codec_arguments, empty_codec
 from mirage_sim.errors import InputError
 from mirage_sim.model.codec import WanCodec
 from mirage_sim.model.generator import Generator, empty_generator
-from mirage_sim.model.lora import ADAPTER, LoRAConfig, add_lora
+from mirage_sim.model.lora import ADAPTER, add_unscaled_lora
 from mirage_sim.model.world_model import default_dtype, stays_float32
 
 POSITIONS = 1024
@@ -170,8 +170,8 @@ def _untrained_branch(generator: Generator, backbone: Mapping[str, Tensor]) -> d
 
 def _add_adapters(generator: Generator, adapters: Mapping[str, Tensor]) -> None:
     """Put adapters beside the backbone's layers."""
-    rank = next(tensor.shape[0] for name, tensor in adapters.items() if name.endswith("lora_A.weight"))
+    ranks = {module: adapters[f"{module}.lora_A.weight"].shape[0] for module in adapted_modules(adapters)}
     with torch.device("meta"):  # they need no weights to begin with
-        add_lora(generator, LoRAConfig(rank=rank, alpha=rank), adapted_modules(adapters))
+        add_unscaled_lora(generator, ranks)
     named = {name.replace(".weight", f".{ADAPTER}.weight"): tensor for name, tensor in adapters.items()}
     generator.backbone.load_state_dict(named, strict=False, assign=True)

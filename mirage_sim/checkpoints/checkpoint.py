@@ -7,6 +7,7 @@ adapters in their published files.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from torch import Tensor
 from mirage_sim.checkpoints.checks import check_tensors
 from mirage_sim.checkpoints.codec_names import codec_config, codec_depth, codec_names
 from mirage_sim.checkpoints.files import INDEX_ENDING, find_weights, read_tensors
-from mirage_sim.checkpoints.names import ADAPTERS, BACKBONE, BRANCH, translate
+from mirage_sim.checkpoints.names import ADAPTERS, ALPHA, BACKBONE, BRANCH, translate
+from mirage_sim.checkpoints.scales import adapter_scales, scaled_adapters
 from mirage_sim.checkpoints.shapes import (
     check_class,
     codec_arguments,
@@ -182,7 +184,7 @@ def with_adapter_file(checkpoint: Checkpoint, path: Path) -> Checkpoint:
 
     Args:
         checkpoint: The rest.
-        path: The file; it may adapt some of the layers only.
+        path: The file; it may adapt some of the layers only, and each at a rank of its own.
 
     Returns:
         The checkpoint with its adapters.
@@ -190,12 +192,15 @@ def with_adapter_file(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     Raises:
         FileFormatError: If the file is missing, damaged, or does not fit the backbone.
     """
-    adapters, unknown = translate(read_tensors(path), ADAPTERS)
-    expected = adapter_shapes(checkpoint.backbone, adapters)
+    stored, unknown = translate(read_tensors(path), ADAPTERS)
+    adapters = {name: tensor for name, tensor in stored.items() if not name.endswith(f".{ALPHA}")}
     if not adapters:
         raise FileFormatError(f"{path} must hold adapters, got {sorted(unknown)[:3]} and others")
+    expected = adapter_shapes(checkpoint.backbone, stored)
+    scaled = {f"{module}.{ALPHA}" for module in adapted_modules(expected)}
+    unknown += [name for name in stored if name not in adapters and name not in scaled]
     check_tensors(path, adapters, expected, unknown, ADAPTERS.say)
-    return replace(checkpoint, adapters=adapters)
+    return replace(checkpoint, adapters=scaled_adapters(path, adapters, adapter_scales(path, stored)))
 
 
 def adapter_shapes(backbone: Mapping[str, Tensor], names: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -203,29 +208,27 @@ def adapter_shapes(backbone: Mapping[str, Tensor], names: Mapping[str, Tensor]) 
 
     Args:
         backbone: Tells width in and out of a layer.
-        names: Adapters; the first one tells the rank of all.
+        names: Adapters; the first half of each tells its rank, or the second where there is no first.
 
     Returns:
         Tensors on "meta" by name.
     """
-    ranks = (tensor.shape[0] for name, tensor in names.items() if "lora_A" in name and tensor.ndim)
-    rank = next((rank for rank in ranks if rank > 0), 1)
     expected = {}
     for module in adapted_modules(names):
         layer = backbone.get(f"{module}.weight")
         if layer is not None and layer.ndim == 2:
-            expected[f"{module}.lora_A.weight"] = torch.empty(
-                rank, layer.shape[1], device="meta", dtype=torch.float32
-            )
-            expected[f"{module}.lora_B.weight"] = torch.empty(
-                layer.shape[0], rank, device="meta", dtype=torch.float32
-            )
+            first, second = (names.get(f"{module}.lora_{half}.weight") for half in "AB")
+            rank = first.shape[0] if first is not None and first.ndim else 0
+            if first is None and second is not None and second.ndim == 2:
+                rank = second.shape[1]
+            expected[f"{module}.lora_A.weight"] = torch.empty(max(rank, 1), layer.shape[1], device="meta")
+            expected[f"{module}.lora_B.weight"] = torch.empty(layer.shape[0], max(rank, 1), device="meta")
     return expected
 
 
 def adapted_modules(names: Iterable[str]) -> list[str]:
     """Modules of the backbone that adapters adapt, once each."""
-    return list(dict.fromkeys(name.rpartition(".lora_")[0] for name in names))
+    return list(dict.fromkeys(re.sub(rf"\.(lora_[AB]\.weight|{ALPHA})$", "", name) for name in names))
 
 
 def is_official(source: Path) -> bool:

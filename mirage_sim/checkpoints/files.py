@@ -194,8 +194,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         InputError: If the place is taken or cannot be written.
     """
     folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"folder must be new or empty, got {folder}")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"folder must be new or empty, got the file {folder}")
+    there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if there:
+        raise InputError(f"folder must be new or empty, got {folder} with {listed(there)}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))

@@ -1,9 +1,11 @@
 """Names: what the tensors of backbone, memory branch and adapters are called in published files, and by us.
 
 Our names are those of our modules: diffusers' for the backbone, `MemoryBranch`'s for the branch, and
-`<module of the backbone>.lora_A.weight` for adapters.
+`<module of the backbone>.lora_A.weight` for adapters. Published files have the official names or diffusers',
+behind prefixes of whatever wrapped the network; backbone and adapters share the tables of both.
 
-Source: parameter names of the published Wan2.2 and VACE checkpoints and of diffusers' classes.
+Source: parameter names of the published Wan2.2 and VACE checkpoints, of diffusers' classes, and of the
+adapters that peft, diffusers, DiffSynth-Studio, ComfyUI and kohya's trainers write.
 """
 
 from __future__ import annotations
@@ -17,11 +19,19 @@ from torch import Tensor
 from mirage_sim.errors import InputError, listed
 
 LEAVES = ("weight", "bias", "gamma")
+WRAPPERS = ("module.", "model.", "base_model.")
+"""Prefixes that say nothing about the part: of DistributedDataParallel, trainers and peft."""
+BACKBONE_PREFIXES = (*WRAPPERS, "diffusion_model.", "transformer.", "pipe.dit.", "dit.", "lora_unet_")
+"""Prefixes of the backbone and of its adapters, also several of them in a row."""
+BRANCH_PREFIXES = (*WRAPPERS, "pipe.vace.", "vace.")
+"""Prefixes of the memory branch."""
 _PROJECTIONS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 _NORMS = {"norm_q": "norm_q", "norm_k": "norm_k"}
 _FEED_FORWARD = {"ffn.0": "ffn.net.0.proj", "ffn.2": "ffn.net.2"}
 _ATTENTIONS = {"self_attn": "attn1", "cross_attn": "attn2"}
 
+ALPHA = "alpha"
+"""What stands in place of `lora_A.weight` for the number that scales an adapter by alpha / rank."""
 LINEAR = _FEED_FORWARD | {
     f"{attention}.{layer}": f"{_ATTENTIONS[attention]}.{_PROJECTIONS[layer]}"
     for attention in _ATTENTIONS
@@ -175,11 +185,33 @@ def _branch_to_published(name: str) -> str | None:
     return None if renamed is None else f"vace_blocks.{found[2]}.{renamed}"
 
 
+def _both_styles(table: Mapping[str, str]) -> dict[str, str]:
+    """Our names by published ones and by themselves; no name means something else in the other style."""
+    return {ours: ours for ours in table.values()} | dict(table)
+
+
+TOP_STYLES, BLOCK_STYLES, LINEAR_STYLES = (_both_styles(table) for table in (TOP, BLOCK, LINEAR))
+"""The tables above for official names and diffusers' alike."""
+_HALVES = {"A": ("lora_A", "lora_down", "lora.down"), "B": ("lora_B", "lora_up", "lora.up")}
+"""First and second half of an adapter, as peft, kohya's trainers and older versions of diffusers say."""
+_HALF_OF = {style: half for half, styles in _HALVES.items() for style in styles}
+_ADAPTER = re.compile(
+    rf"(?P<module>.+)\.(?:(?P<half>{'|'.join(map(re.escape, _HALF_OF))})(?:\.default)?\.weight|alpha)"
+)
+_UNDERSCORED = {name.replace(".", "_"): name for name in LINEAR_STYLES}
+"""Layers of a block as kohya's trainers name them."""
+
+
 def _adapter_to_ours(name: str) -> str | None:
-    found = re.fullmatch(r"blocks\.(\d+)\.(.+)\.lora_([AB])(?:\.default)?\.weight", name)
-    if found is None or found[2] not in LINEAR:
+    found = _ADAPTER.fullmatch(name)
+    module = found and re.fullmatch(r"blocks[._](\d+)[._](.+)", found["module"])
+    if not found or not module:
         return None
-    return f"blocks.{found[1]}.{LINEAR[found[2]]}.lora_{found[3]}.weight"
+    layer = LINEAR_STYLES.get(_UNDERSCORED.get(module[2], module[2]))
+    if layer is None:
+        return None
+    kind = f"lora_{_HALF_OF[found['half']]}.weight" if found["half"] else ALPHA
+    return f"blocks.{module[1]}.{layer}.{kind}"
 
 
 def _adapter_to_published(name: str) -> str | None:
@@ -191,11 +223,9 @@ def _adapter_to_published(name: str) -> str | None:
 
 
 BACKBONE = Names(
-    ("module.", "model.", "diffusion_model.", "pipe.dit.", "dit."),
-    lambda name: _rename_backbone(name, TOP, BLOCK),
+    BACKBONE_PREFIXES,
+    lambda name: _rename_backbone(name, TOP_STYLES, BLOCK_STYLES),
     lambda name: _rename_backbone(name, inverse(TOP), inverse(BLOCK)),
 )
-BRANCH = Names(("module.", "model.", "pipe.vace.", "vace."), _branch_to_ours, _branch_to_published)
-ADAPTERS = Names(
-    ("module.", "model.", "pipe.dit.", "dit.", "base_model.model."), _adapter_to_ours, _adapter_to_published
-)
+BRANCH = Names(BRANCH_PREFIXES, _branch_to_ours, _branch_to_published)
+ADAPTERS = Names(BACKBONE_PREFIXES, _adapter_to_ours, _adapter_to_published)

@@ -38,11 +38,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         InputError: If the folder is taken or cannot be written.
     """
     from mirage_sim.checkpoints import open_checkpoint, save_checkpoint, save_official
+    from mirage_sim.folders import visible
 
     checkpoint = open_checkpoint(args.source, args.branch, args.lora)
     save = save_checkpoint if args.layout == "ours" else save_official
     save(checkpoint, args.to)
-    files = sorted(path for path in args.to.iterdir() if path.is_file())
+    files = [path for path in visible(args.to) if path.is_file()]
     return {
         "folder": str(args.to),
         "layout": args.layout,

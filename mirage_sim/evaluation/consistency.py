@@ -27,6 +27,7 @@ from mirage_sim.evaluation.rollout import Rollout, go
 from mirage_sim.evaluation.rows import Row, Rows, summarise, write_csv
 from mirage_sim.evaluation.variants import TrueDepth
 from mirage_sim.evaluation.worlds import WorldsConfig, seen_before
+from mirage_sim.folders import visible
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.recording import write_mp4
@@ -124,7 +125,7 @@ def compare(
                 group = list(make_revisits(plan, worlds, model.intrinsics(), hw, every, indices))
                 kept.add(_measure_group(group, way, todo, every, out / way if first == 0 else None))
             bar.update(len(indices))
-        files += [str(video) for video in sorted((out / way).glob("*.mp4"))]
+        files += [str(video) for video in visible(out / way, "*.mp4")]
     bar.close()
     names = {method.name for method in methods}
     rows = [row for row in kept.rows if row["way"] in ways and row["method"] in names]

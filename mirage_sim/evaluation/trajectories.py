@@ -23,9 +23,11 @@ from mirage_sim.evaluation.metrics import psnr, ssim
 from mirage_sim.evaluation.perceptual import lpips_distance
 from mirage_sim.evaluation.report import estimate, format_table, show
 from mirage_sim.evaluation.rollout import go
+from mirage_sim.folders import visible
 from mirage_sim.geometry import compose, from_yaw_pitch, make_intrinsics, relative
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
+from mirage_sim.pictures import find_frame, read_picture
 from mirage_sim.recording import write_mp4, write_png
 from mirage_sim.recording.camera_file import CameraFile, read_cameras, write_cameras
 from mirage_sim.scenes import first_seeds, make_scene
@@ -33,7 +35,6 @@ from mirage_sim.scenes import first_seeds, make_scene
 Array = np.ndarray[Any, Any]
 
 EYE_HEIGHT = 1.4
-FRAME_TYPES = (".png", ".jpg", ".jpeg", ".webp")
 ROTATION_LIMIT, TRANSLATION_LIMIT = 15.0, 0.5
 _MICROSECONDS = 62_500  # of a frame at 16 a second
 
@@ -98,20 +99,11 @@ def read_sequence(path: Path, hw: tuple[int, int], scale: float, most: int) -> V
         FileFormatError: If the file or a frame is missing or cannot be read.
     """
     cameras = read_cameras(path)
-    pictures = []
-    size = (0, 0)
-    for time in cameras.timestamps[:most]:
-        found = [path.with_suffix("") / f"{time}{kind}" for kind in FRAME_TYPES]
-        there = next((each for each in found if each.is_file()), None)
-        if there is None:
-            raise FileFormatError(f"{path.with_suffix('')} must hold a frame {time}.png (or .jpg), got none")
-        try:
-            with Image.open(there) as image:
-                size = image.size
-                pictures.append(cut(image.convert("RGB"), hw))
-        except OSError as error:
-            raise FileFormatError(f"{there} must be an image, got {error}") from error
-    width, height = size
+    home = path.with_suffix("")
+    frames = [read_picture(find_frame(home, time)) for time in cameras.timestamps[:most]]
+    if len({frame.shape for frame in frames}) != 1:
+        raise FileFormatError(f"{home} must hold frames of one size, got several")
+    height, width = frames[0].shape[:2]
     lens = cameras.intrinsics(height, width)[0]
     ratio = max(hw[0] / height, hw[1] / width)
     lens[:2] *= ratio
@@ -121,12 +113,13 @@ def read_sequence(path: Path, hw: tuple[int, int], scale: float, most: int) -> V
     moved = relative(poses[:1].expand_as(poses), poses)
     moved[:, :3, 3] *= scale
     start = from_yaw_pitch(torch.tensor([0.0, 0.0, EYE_HEIGHT]), 0.0)
-    return Video(path.stem, np.stack(pictures), compose(start.expand_as(moved), moved), lens)
+    pictures = np.stack([cut(frame, hw) for frame in frames])
+    return Video(path.stem, pictures, compose(start.expand_as(moved), moved), lens)
 
 
-def cut(image: Image.Image, hw: tuple[int, int]) -> Array:
-    """Cut an image around its centre to the shape of `hw` and resize it; uint8 [H, W, 3]."""
-    width, height = image.size
+def cut(frame: Array, hw: tuple[int, int]) -> Array:
+    """Cut a frame, uint8 [H, W, 3], around its centre to the shape of `hw` and resize it."""
+    height, width = frame.shape[:2]
     ratio = max(hw[0] / height, hw[1] / width)
     half_width, half_height = 0.5 * hw[1] / ratio, 0.5 * hw[0] / ratio
     middle_x, middle_y = 0.5 * width, 0.5 * height
@@ -136,7 +129,7 @@ def cut(image: Image.Image, hw: tuple[int, int]) -> Array:
         middle_x + half_width,
         middle_y + half_height,
     )
-    return np.asarray(image.resize((hw[1], hw[0]), Image.Resampling.LANCZOS, box=box))
+    return np.asarray(Image.fromarray(frame).resize((hw[1], hw[0]), Image.Resampling.LANCZOS, box=box))
 
 
 def evaluate_trajectories(model: WorldModel, config: TrajectoriesConfig, out: Path) -> dict[str, Any]:
@@ -153,7 +146,7 @@ def evaluate_trajectories(model: WorldModel, config: TrajectoriesConfig, out: Pa
     Raises:
         FileFormatError: If the folder holds no camera file, or one is damaged.
     """
-    paths = sorted(config.folder.glob("*.txt"))
+    paths = visible(config.folder, "*.txt")
     if not paths:
         raise FileFormatError(f"{config.folder} must hold camera files (*.txt), got none")
     methods = [make_method(name, model) for name in config.methods]

@@ -14,19 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mirage_sim.arrays import check_tensor, own_floats
 from mirage_sim.errors import InputError, check_finite, check_shape
-from mirage_sim.geometry.poses import as_floating, rotate
+from mirage_sim.geometry.poses import rotate
 
 _NEAREST = 1e-6
 """Depth in metres below which a projection divides by this instead, so that pixels stay finite."""
 
 
-def check_intrinsics(name: str, intrinsics: Tensor | np.ndarray[Any, Any]) -> None:
-    """Raise unless `intrinsics` holds usable pinhole matrices.
+def check_intrinsics(name: str, intrinsics: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Raise unless `intrinsics` holds usable pinhole matrices, and give a copy of them.
 
     Args:
         name: Argument name for the message.
         intrinsics: Intrinsics `[..., 3, 3]` in pixels.
+
+    Returns:
+        A tensor of their dtype that shares no memory with them (see `own_floats`).
 
     Raises:
         InputTypeError: If it is no tensor or array.
@@ -35,7 +39,7 @@ def check_intrinsics(name: str, intrinsics: Tensor | np.ndarray[Any, Any]) -> No
 
     Source: ours.
     """
-    matrix = as_floating(name, intrinsics)
+    matrix = own_floats(name, intrinsics)
     check_shape(name, matrix, ["...", 3, 3])
     check_finite(name, matrix)
     focal = torch.stack((matrix[..., 0, 0], matrix[..., 1, 1]), dim=-1)  # [..., 2]
@@ -48,14 +52,18 @@ def check_intrinsics(name: str, intrinsics: Tensor | np.ndarray[Any, Any]) -> No
         raise InputError(
             f"{name} must be upper triangular with the last row (0, 0, 1), got {_first_bad(matrix)}"
         )
+    return matrix
 
 
-def check_depth(name: str, depth: Tensor | np.ndarray[Any, Any]) -> None:
-    """Raise unless `depth` is a z-depth map with something in it.
+def check_depth(name: str, depth: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Raise unless `depth` is a z-depth map with something in it, and give a copy of it.
 
     Args:
         name: Argument name for the message.
         depth: Z-depth `[..., H, W]` in metres; 0 or non-finite is unknown.
+
+    Returns:
+        A tensor of its dtype that shares no memory with it (see `own_floats`).
 
     Raises:
         InputTypeError: If it is no tensor or array.
@@ -63,7 +71,7 @@ def check_depth(name: str, depth: Tensor | np.ndarray[Any, Any]) -> None:
 
     Source: ours.
     """
-    maps = as_floating(name, depth)
+    maps = own_floats(name, depth)
     check_shape(name, maps, ["...", "H", "W"])
     negative = int((maps < 0).sum())
     if negative:
@@ -71,6 +79,7 @@ def check_depth(name: str, depth: Tensor | np.ndarray[Any, Any]) -> None:
     empty = int((~known_depth(maps).flatten(-2).any(dim=-1)).sum())
     if empty:
         raise InputError(f"{name} must know at least one pixel of every map, got {empty} maps with none")
+    return maps
 
 
 def known_depth(depth: Tensor) -> Tensor:
@@ -137,7 +146,7 @@ def rescale_intrinsics(
 
     Source: ours.
     """
-    check_shape("intrinsics", intrinsics, ["...", 3, 3])
+    check_tensor("intrinsics", intrinsics, ["...", 3, 3])
     scale_y = scale_x if scale_y is None else scale_y
     if not (scale_x > 0 and scale_y > 0):
         raise InputError(f"scale_x and scale_y must be positive, got {scale_x} and {scale_y}")
@@ -189,8 +198,8 @@ def ray_directions(
 
     Source: ours.
     """
-    check_shape("cam2world", cam2world, ["...", 4, 4])
-    check_shape("intrinsics", intrinsics, ["...", 3, 3])
+    check_tensor("cam2world", cam2world, ["...", 4, 4])
+    check_tensor("intrinsics", intrinsics, ["...", 3, 3])
     centres = pixel_centres(hw[0], hw[1], intrinsics.device, intrinsics.dtype)  # [H, W, 2]
     fx, skew, cx, fy, cy = (entry[..., None, None] for entry in _entries(intrinsics))  # [..., 1, 1]
     y = (centres[..., 1] - cy) / fy  # [..., H, W]
@@ -220,7 +229,7 @@ def unproject(
 
     Source: ours.
     """
-    check_shape("depth", depth, ["...", "H", "W"])
+    check_tensor("depth", depth, ["...", "H", "W"])
     rays = ray_directions(cam2world, intrinsics, (depth.shape[-2], depth.shape[-1]))  # [..., H, W, 3]
     return rays * depth[..., None] + cam2world[..., None, None, :3, 3]
 
@@ -246,9 +255,9 @@ def project(
 
     Source: ours.
     """
-    check_shape("points_world", points_world, ["...", "N", 3])
-    check_shape("cam2world", cam2world, ["...", 4, 4])
-    check_shape("intrinsics", intrinsics, ["...", 3, 3])
+    check_tensor("points_world", points_world, ["...", "N", 3])
+    check_tensor("cam2world", cam2world, ["...", 4, 4])
+    check_tensor("intrinsics", intrinsics, ["...", 3, 3])
     world2cam = cam2world[..., None, :3, :3].transpose(-1, -2)  # [..., 1, 3, 3]
     x, y, depth = rotate(world2cam, points_world - cam2world[..., None, :3, 3]).unbind(-1)  # each [..., N]
     divisor = depth.clamp(min=_NEAREST)
@@ -279,7 +288,7 @@ def downsample_depth(
 
     Source: ours.
     """
-    check_shape("depth", depth, ["...", "H", "W"])
+    check_tensor("depth", depth, ["...", "H", "W"])
     height, width = depth.shape[-2:]
     if stride < 1 or height % stride or width % stride:
         raise InputError(f"stride must divide the depth's size, got stride {stride} for {height} x {width}")

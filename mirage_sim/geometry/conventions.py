@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mirage_sim.errors import InputError, check_shape
+from mirage_sim.arrays import check_tensor
+from mirage_sim.errors import InputError
 
 _NOTHING_DRAWN = 1 - 5e-7
 """Depth buffer value from which on a pixel is empty: PyBullet leaves up to two float steps less than 1."""
@@ -31,7 +32,7 @@ def quat_wxyz_to_matrix(
 
     Source: ours.
     """
-    check_shape("quat_wxyz", quat_wxyz, ["...", 4])
+    check_tensor("quat_wxyz", quat_wxyz, ["...", 4])
     length = torch.linalg.vector_norm(quat_wxyz, dim=-1, keepdim=True)  # [..., 1]
     if not bool(((length > 1e-6) & torch.isfinite(length)).all()):
         raise InputError(
@@ -65,7 +66,7 @@ def matrix_to_quat_wxyz(
 
     Source: ours.
     """
-    check_shape("rotation", rotation, ["...", 3, 3])
+    check_tensor("rotation", rotation, ["...", 3, 3])
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = rotation.flatten(-2).unbind(-1)  # each [...]
     wx, wy, wz = m21 - m12, m02 - m20, m10 - m01
     xy, xz, yz = m10 + m01, m02 + m20, m21 + m12
@@ -95,7 +96,7 @@ def wxyz_to_xyzw(
 
     Source: ours.
     """
-    check_shape("quat_wxyz", quat_wxyz, ["...", 4])
+    check_tensor("quat_wxyz", quat_wxyz, ["...", 4])
     return quat_wxyz.roll(-1, dims=-1)
 
 
@@ -115,7 +116,7 @@ def xyzw_to_wxyz(
 
     Source: ours.
     """
-    check_shape("quat_xyzw", quat_xyzw, ["...", 4])
+    check_tensor("quat_xyzw", quat_xyzw, ["...", 4])
     return quat_xyzw.roll(1, dims=-1)
 
 
@@ -135,7 +136,7 @@ def opencv_to_opengl(
 
     Source: ours.
     """
-    check_shape("cam2world", cam2world, ["...", 4, 4])
+    check_tensor("cam2world", cam2world, ["...", 4, 4])
     return cam2world * cam2world.new_tensor([1.0, -1.0, -1.0, 1.0])  # flips the columns of y and z
 
 
@@ -155,7 +156,7 @@ def opengl_to_opencv(
 
     Source: ours.
     """
-    check_shape("cam2world_opengl", cam2world_opengl, ["...", 4, 4])
+    check_tensor("cam2world_opengl", cam2world_opengl, ["...", 4, 4])
     return opencv_to_opengl(cam2world_opengl)  # its own inverse
 
 
@@ -177,7 +178,7 @@ def opencv_to_ros(
 
     Source: ours.
     """
-    check_shape("cam2world", cam2world, ["...", 4, 4])
+    check_tensor("cam2world", cam2world, ["...", 4, 4])
     right, down, forward, position = cam2world.unbind(-1)  # each [..., 4]
     return torch.stack((forward, -right, -down, position), dim=-1)
 
@@ -198,7 +199,7 @@ def ros_to_opencv(
 
     Source: ours.
     """
-    check_shape("cam2world_ros", cam2world_ros, ["...", 4, 4])
+    check_tensor("cam2world_ros", cam2world_ros, ["...", 4, 4])
     forward, left, up, position = cam2world_ros.unbind(-1)  # each [..., 4]
     return torch.stack((-left, -up, forward, position), dim=-1)
 
@@ -219,7 +220,7 @@ def cam2world_to_pybullet_view(
 
     Source: ours.
     """
-    check_shape("cam2world", cam2world, [4, 4])
+    check_tensor("cam2world", cam2world, [4, 4])
     camera = opencv_to_opengl(cam2world.detach().cpu().double())  # [4, 4]
     view = torch.eye(4, dtype=torch.float64, device="cpu")
     view[:3, :3] = camera[:3, :3].mT
@@ -256,7 +257,7 @@ def intrinsics_to_pybullet_projection(
 
     Source: ours.
     """
-    check_shape("intrinsics", intrinsics, [3, 3])
+    check_tensor("intrinsics", intrinsics, [3, 3])
     _check_range(near, far)
     shift = 0.5 if tiny_renderer else 0.0
     camera = intrinsics.detach().cpu().double()  # [3, 3]

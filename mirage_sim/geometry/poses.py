@@ -15,7 +15,8 @@ import torch
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
-from mirage_sim.errors import InputError, InputTypeError, check_finite, check_shape
+from mirage_sim.arrays import check_tensor, is_tensor, own_array, own_floats
+from mirage_sim.errors import InputError, check_finite, check_shape
 from mirage_sim.geometry.conventions import (
     cam2world_to_pybullet_view,
     intrinsics_to_pybullet_projection,
@@ -31,7 +32,6 @@ from mirage_sim.geometry.conventions import (
 )
 
 __all__ = [
-    "as_floating",
     "cam2world_to_pybullet_view",
     "check_pose",
     "compose",
@@ -60,36 +60,15 @@ _VERTICAL = 1e-3
 """Level part of a unit viewing direction below which the camera counts as looking straight up or down."""
 
 
-def as_floating(name: str, value: Tensor | np.ndarray[Any, Any]) -> Tensor:
-    """View an argument as a floating tensor.
-
-    Args:
-        name: Argument name for the message.
-        value: Tensor or array of any shape.
-
-    Returns:
-        The tensor, sharing memory with `value`.
-
-    Raises:
-        InputTypeError: If it is no tensor or array.
-        InputError: If its dtype is not a floating one.
-
-    Source: ours.
-    """
-    if not isinstance(value, Tensor | np.ndarray):
-        raise InputTypeError(f"{name} must be a tensor or an array, got {type(value).__name__}")
-    floating = value.is_floating_point() if isinstance(value, Tensor) else value.dtype.kind == "f"
-    if not floating:
-        raise InputError(f"{name} must have a floating dtype, got {value.dtype}")
-    return torch.as_tensor(value)
-
-
-def check_pose(name: str, cam2world: Tensor | np.ndarray[Any, Any]) -> None:
-    """Raise unless `cam2world` holds rigid transforms.
+def check_pose(name: str, cam2world: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Raise unless `cam2world` holds rigid transforms, and give a copy of them.
 
     Args:
         name: Argument name for the message.
         cam2world: Poses `[..., 4, 4]`.
+
+    Returns:
+        A tensor of their dtype that shares no memory with them (see `own_floats`).
 
     Raises:
         InputTypeError: If it is no tensor or array.
@@ -98,12 +77,12 @@ def check_pose(name: str, cam2world: Tensor | np.ndarray[Any, Any]) -> None:
 
     Source: ours.
     """
-    matrix = as_floating(name, cam2world)
-    check_shape(name, matrix, ["...", 4, 4])
-    check_finite(name, matrix)
-    matrix = matrix.reshape(-1, 4, 4).double()  # [M, 4, 4]
+    poses = own_floats(name, cam2world)
+    check_shape(name, poses, ["...", 4, 4])
+    check_finite(name, poses)
+    matrix = poses.reshape(-1, 4, 4).double()  # [M, 4, 4]
     if not matrix.shape[0]:
-        return
+        return poses
     bottom = matrix[:, 3] - matrix.new_tensor([0.0, 0.0, 0.0, 1.0])  # [M, 4]
     if float(bottom.abs().max()) > 1e-6:
         worst = matrix[int(bottom.abs().amax(dim=-1).argmax()), 3].tolist()
@@ -118,6 +97,7 @@ def check_pose(name: str, cam2world: Tensor | np.ndarray[Any, Any]) -> None:
         raise InputError(
             f"{name} must hold proper rotations (determinant 1), got determinant {determinant:.3g}"
         )
+    return poses
 
 
 def rotate(
@@ -157,8 +137,8 @@ def make_pose(
 
     Source: ours.
     """
-    check_shape("rotation", rotation, ["...", 3, 3])
-    check_shape("position", position, ["...", 3])
+    check_tensor("rotation", rotation, ["...", 3, 3])
+    check_tensor("position", position, ["...", 3])
     lead = np.broadcast_shapes(rotation.shape[:-2], position.shape[:-1])
     top = torch.cat(
         (rotation.expand(*lead, 3, 3), position.expand(*lead, 3)[..., None]), dim=-1
@@ -185,8 +165,8 @@ def compose(
 
     Source: ours.
     """
-    check_shape("first", first, ["...", 4, 4])
-    check_shape("second", second, ["...", 4, 4])
+    check_tensor("first", first, ["...", 4, 4])
+    check_tensor("second", second, ["...", 4, 4])
     outer = first[..., None, :3, :3]  # [..., 1, 3, 3]
     columns = rotate(outer, second[..., :3, :].mT)  # [..., 4, 3]: the second's columns, rotated
     return make_pose(columns[..., :3, :].mT, columns[..., 3, :] + first[..., :3, 3])
@@ -208,7 +188,7 @@ def invert(
 
     Source: ours.
     """
-    check_shape("transform", transform, ["...", 4, 4])
+    check_tensor("transform", transform, ["...", 4, 4])
     rotation = transform[..., :3, :3].mT  # [..., 3, 3]
     return make_pose(rotation, -rotate(rotation, transform[..., :3, 3]))
 
@@ -295,7 +275,7 @@ def from_yaw_pitch(
     Source: ours.
     """
     places = _vectors("position", position)
-    yaw_, pitch_ = torch.as_tensor(yaw).to(places), torch.as_tensor(pitch).to(places)
+    yaw_, pitch_ = _numbers("yaw", yaw).to(places), _numbers("pitch", pitch).to(places)
     lead = np.broadcast_shapes(yaw_.shape, pitch_.shape)
     yaw_, pitch_ = yaw_.expand(lead), pitch_.expand(lead)
     check_finite("yaw", yaw_)
@@ -324,7 +304,7 @@ def yaw_pitch(
 
     Source: ours.
     """
-    check_shape("cam2world", cam2world, ["...", 4, 4])
+    check_tensor("cam2world", cam2world, ["...", 4, 4])
     forward, right = cam2world[..., :3, 2], cam2world[..., :3, 0]  # [..., 3]
     horizontal = torch.hypot(forward[..., 0], forward[..., 1])
     yaw = torch.where(
@@ -355,11 +335,11 @@ def interpolate_poses(
 
     Source: ours (SciPy's Slerp).
     """
-    check_shape("cam2world", cam2world, ["N", 4, 4])
+    check_tensor("cam2world", cam2world, ["N", 4, 4])
     check_pose("cam2world", cam2world)
     count = cam2world.shape[0]
-    known = torch.as_tensor(times).detach().cpu().double().numpy()  # [N]
-    wanted = torch.as_tensor(query).detach().cpu().double().numpy()  # [M]
+    known = own_array("times", times).astype(np.float64)  # [N]
+    wanted = own_array("query", query).astype(np.float64)  # [M]
     check_shape("times", known, [count])
     check_shape("query", wanted, ["M"])
     if count < 2 or not bool((np.diff(known) > 0).all()):
@@ -374,8 +354,14 @@ def interpolate_poses(
 
 def _vectors(name: str, value: Tensor | Sequence[float]) -> Tensor:
     """Read finite vectors `[..., 3]`; anything but a floating tensor becomes float32."""
-    floating = isinstance(value, Tensor) and value.is_floating_point()
-    tensor = torch.as_tensor(value, dtype=None if floating else torch.float32)
+    tensor = _numbers(name, value)
+    if not (is_tensor(value) and value.is_floating_point()):
+        tensor = tensor.float()
     check_shape(name, tensor, ["...", 3])
     check_finite(name, tensor)
     return tensor
+
+
+def _numbers(name: str, value: Tensor | Sequence[float] | float) -> Tensor:
+    """Read numbers `[...]`; a tensor stays as it is, with its gradients."""
+    return value if is_tensor(value) else torch.from_numpy(own_array(name, value))

@@ -13,9 +13,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from mirage_sim.arrays import own_floats
 from mirage_sim.errors import InputError, check_finite, check_shape
 from mirage_sim.geometry.poses import (
-    as_floating,
     check_pose,
     compose,
     from_yaw_pitch,
@@ -47,7 +47,7 @@ def orbit(
 
     Source: ours.
     """
-    _check_start(start, steps)
+    start = _checked_start(start, steps)
     _check_number("degrees", degrees)
     if not 0 < radius < math.inf:
         raise InputError(f"radius must be positive metres, got {radius}")
@@ -74,7 +74,7 @@ def yaw_sweep(
 
     Source: ours.
     """
-    _check_start(start, steps)
+    start = _checked_start(start, steps)
     _check_number("degrees", degrees)
     return _turn(start, start[:3, 3].double(), degrees, steps)
 
@@ -122,7 +122,7 @@ def out_and_back(
 
     Source: ours.
     """
-    _check_start(start, steps)
+    start = _checked_start(start, steps)
     _check_number("distance", distance)
     along = torch.linspace(0, distance, steps + 1, dtype=torch.float64, device=start.device)  # [T]
     positions = start[:3, 3].double() + along[:, None] * _heading(start)  # [T, 3]
@@ -151,15 +151,11 @@ def a_b_c_a(
 
     Source: ours.
     """
-    for name, visited in (("a", a), ("b", b), ("c", c)):
-        check_shape(name, as_floating(name, visited), [4, 4])
-        check_pose(name, visited)
+    first, second, third = (_single_pose(name, place) for name, place in (("a", a), ("b", b), ("c", c)))
     _check_steps("steps_per_leg", steps_per_leg)
-    stops = torch.stack((a, b, c, a))  # [4, 4, 4]
-    times = torch.arange(4, dtype=torch.int64, device="cpu") * steps_per_leg
-    path = interpolate_poses(
-        stops, times, torch.arange(3 * steps_per_leg + 1, dtype=torch.int64, device="cpu")
-    )  # [T, 4, 4]
+    stops = torch.stack((first, second, third, first))  # [4, 4, 4]
+    times = torch.arange(4) * steps_per_leg
+    path = interpolate_poses(stops, times, torch.arange(3 * steps_per_leg + 1))  # [T, 4, 4]
     path[times.to(path.device)] = stops
     return path
 
@@ -192,9 +188,9 @@ def waypoints(
 
     Source: ours.
     """
-    points = as_floating("points", points)
+    points = own_floats("points", points)
     check_shape("points", points, ["N", 3])
-    check_finite("points", points)
+    check_finite("points", points.float())
     if not (step_length > 0 and max_turn > 0):
         raise InputError(f"step_length and max_turn must be positive, got {step_length} and {max_turn}")
     if start_yaw is not None:
@@ -215,7 +211,7 @@ def waypoints(
         moves = math.ceil(math.dist(a, b) / step_length - 1e-6)
         fractions = [i / moves for i in range(1, moves + 1)]
         path += [(*(p + (q - p) * f for p, q in zip(a, b, strict=True)), yaw) for f in fractions]
-    walked = torch.tensor(path, dtype=torch.float64, device="cpu")  # [T, 4]: x, y, z, yaw
+    walked = torch.tensor(path, dtype=torch.float64)  # [T, 4]: x, y, z, yaw
     return from_yaw_pitch(walked[:, :3], walked[:, 3]).to(points)
 
 
@@ -249,11 +245,17 @@ def _and_back(path: Tensor) -> Tensor:
     return torch.cat((path, path[:-1].flip(0)))
 
 
-def _check_start(start: Tensor, steps: int) -> None:
-    """Raise unless a walk can begin at this pose with this many steps."""
-    check_shape("start", as_floating("start", start), [4, 4])
-    check_pose("start", start)
+def _checked_start(start: Tensor, steps: int) -> Tensor:
+    """Give the pose if a walk can begin there with this many steps."""
+    pose = _single_pose("start", start)
     _check_steps("steps", steps)
+    return pose
+
+
+def _single_pose(name: str, cam2world: Tensor) -> Tensor:
+    pose = own_floats(name, cam2world)
+    check_shape(name, pose, [4, 4])
+    return check_pose(name, pose)
 
 
 def _check_steps(name: str, steps: int) -> None:

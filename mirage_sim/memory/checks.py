@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mirage_sim.arrays import check_tensor, is_tensor, own_array
 from mirage_sim.errors import InputError, check_finite, check_shape
 
 
@@ -23,19 +26,22 @@ def check_cameras(
         num_worlds: Number of worlds B.
 
     Raises:
-        InputError: If a shape is wrong or a value is not finite.
+        InputTypeError: If one is no tensor.
+        InputError: If a shape or dtype is wrong or a value is not finite.
     """
-    check_shape("cam2world", cam2world, [num_worlds, "T", 4, 4])
-    check_shape("intrinsics", intrinsics, [num_worlds, cam2world.shape[1], 3, 3])
+    check_tensor("cam2world", cam2world, [num_worlds, "T", 4, 4])
+    check_tensor("intrinsics", intrinsics, [num_worlds, cam2world.shape[1], 3, 3])
     check_finite("cam2world", cam2world)
     check_finite("intrinsics", intrinsics)
 
 
-def world_mask(worlds: Tensor | None, num_worlds: int, device: torch.device) -> Tensor:
+def world_mask(
+    worlds: Tensor | np.ndarray[Any, Any] | Sequence[bool] | None, num_worlds: int, device: torch.device
+) -> Tensor:
     """Check a mask of worlds.
 
     Args:
-        worlds: Boolean `[B]`, or `None` for all.
+        worlds: Booleans `[B]`, or `None` for all.
         num_worlds: Number of worlds B.
         device: Where the mask is to be.
 
@@ -43,14 +49,16 @@ def world_mask(worlds: Tensor | None, num_worlds: int, device: torch.device) -> 
         Boolean `[B]`.
 
     Raises:
+        InputTypeError: If it is no array.
         InputError: If the shape or dtype is wrong.
     """
     if worlds is None:
         return torch.ones(num_worlds, dtype=torch.bool, device=device)
-    check_shape("worlds", worlds, [num_worlds])
-    if worlds.dtype != torch.bool:
-        raise InputError(f"worlds must be bool, got {worlds.dtype}")
-    return worlds.to(device)
+    mask = worlds if is_tensor(worlds) else torch.from_numpy(own_array("worlds", worlds))
+    check_shape("worlds", mask, [num_worlds])
+    if mask.dtype != torch.bool:
+        raise InputError(f"worlds must be bool, got {mask.dtype}")
+    return mask.to(device)
 
 
 def world_list(name: str, index: Sequence[int] | Tensor, num_worlds: int) -> list[int]:

@@ -8,35 +8,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mirage_sim.arrays import is_tensor, own_array
 from mirage_sim.errors import InputError, InputTypeError, check_shape
 
 Array = np.ndarray[Any, Any]
 
 
 def check_image(name: str, image: Array, height: int | None = None, width: int | None = None) -> Array:
-    """Return `image` if it is a uint8 array [..., H, W, 3] of the wanted size.
+    """Copy `image` if it is uint8 [..., H, W, 3] of the wanted size.
 
     Args:
         name: Argument name for the message.
-        image: Array to check.
+        image: Array or tensor to check.
         height: Wanted H in pixels, or `None` for any.
         width: Wanted W in pixels, or `None` for any.
 
     Returns:
-        The same array.
+        An array that shares no memory with it.
 
     Raises:
         InputTypeError: If it is not an array of dtype uint8.
         InputError: If the shape differs.
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        got = f"dtype {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputTypeError(f"{name} must be a uint8 numpy array, got {got}")
+    if not (isinstance(image, np.ndarray) or is_tensor(image)):
+        raise InputTypeError(f"{name} must be a uint8 array, got {type(image).__name__}")
+    if str(image.dtype).removeprefix("torch.") != "uint8":
+        raise InputTypeError(f"{name} must be a uint8 array, got dtype {image.dtype}")
     wanted = ["...", height if height is not None else "H", width if width is not None else "W", 3]
     check_shape(name, image, wanted)
-    if image.size == 0:
-        raise InputError(f"{name} must not be empty, got shape {list(image.shape)}")
-    return image
+    pixels = own_array(name, image)
+    if pixels.size == 0:
+        raise InputError(f"{name} must not be empty, got shape {list(pixels.shape)}")
+    return pixels
 
 
 def frames_to_tensor(frames: Array, device: torch.device | str = "cpu") -> Tensor:
@@ -49,8 +52,7 @@ def frames_to_tensor(frames: Array, device: torch.device | str = "cpu") -> Tenso
     Returns:
         float32 [..., 3, H, W] in [-1, 1].
     """
-    check_image("frames", frames)
-    return scale_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(device))
+    return scale_pixels(torch.from_numpy(check_image("frames", frames)).to(device))
 
 
 def scale_pixels(pixels: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ Source: paper, section on training; Hu et al. 2021.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -52,17 +54,19 @@ def add_lora(
         modules: Layers to adapt, by their names in the backbone or the ends of these.
     """
     config = config if config is not None else LoRAConfig()
-    generator.backbone.requires_grad_(False)
-    generator.backbone.add_adapter(
-        LoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules=list(modules),
-            init_lora_weights=True,
-        ),
-        adapter_name=ADAPTER,
-    )
+    _add(generator, modules, r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout)
+
+
+def add_unscaled_lora(generator: Generator, ranks: Mapping[str, int]) -> None:
+    """Add adapters whose products count as they are, each at a rank of its own; see `add_lora`.
+
+    Args:
+        generator: Changed in place.
+        ranks: By the names of layers in the backbone.
+    """
+    usual = max(ranks.values())
+    others = {re.escape(module): rank for module, rank in ranks.items() if rank != usual}
+    _add(generator, list(ranks), r=usual, lora_alpha=usual, rank_pattern=others, alpha_pattern=others)
 
 
 def merge_lora(generator: Generator) -> None:
@@ -73,6 +77,12 @@ def merge_lora(generator: Generator) -> None:
     """
     generator.backbone.fuse_lora(adapter_names=[ADAPTER])
     generator.backbone.unload_lora()
+
+
+def _add(generator: Generator, modules: Sequence[str], **settings: Any) -> None:
+    generator.backbone.requires_grad_(False)
+    config = LoraConfig(target_modules=list(modules), init_lora_weights=True, **settings)
+    generator.backbone.add_adapter(config, adapter_name=ADAPTER)
 
 
 def has_lora(generator: Generator) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
+from mirage_sim.arrays import own_array
 from mirage_sim.errors import InputError, RecordingError, StateError, check_finite, check_shape
 from mirage_sim.recording.crash_safe_file import LIBRARY_BOUNDS
 from mirage_sim.recording.schema import to_attribute
@@ -103,7 +104,7 @@ class EpisodeStream:
             raise InputError(f"initial must hold cam2world and intrinsics only, got {sorted(unknown)}")
         self._first_pose: Array | None = None
         if "cam2world" in initial:
-            self._first_pose = _as_row("cam2world", np.array(initial["cam2world"], np.float32), [4, 4])
+            self._first_pose = _as_row("cam2world", _floats("cam2world", initial["cam2world"]), [4, 4])
         if "intrinsics" in initial:
             self._take_intrinsics(initial["intrinsics"])
         attributes = {name: to_attribute(name, value) for name, value in attrs.items()}
@@ -160,15 +161,15 @@ class EpisodeStream:
         before = None if obs is None else self._observation("obs", obs)
         after = self._observation("next_obs", next_obs)
         rows = {
-            "actions": _as_row("action", np.atleast_1d(action)),
-            "rewards": _as_row("reward", np.asarray(reward, np.float64)),
+            "actions": _as_row("action", np.atleast_1d(own_array("action", action))),
+            "rewards": _as_row("reward", own_array("reward", reward).astype(np.float64)),
             "dones": np.asarray(bool(terminated) or bool(truncated), np.uint8),
             "terminated": np.asarray(bool(terminated), np.uint8),
             "truncated": np.asarray(bool(truncated), np.uint8),
         }
         check_shape("action", rows["actions"], ["A"])
         check_shape("reward", rows["rewards"], [])
-        step_values = {name: _numeric(name, np.array(value)) for name, value in (extras or {}).items()}
+        step_values = {name: own_array(name, value) for name, value in (extras or {}).items()}
         if "intrinsics" in step_values:
             self._take_intrinsics(step_values.pop("intrinsics"))
         if "cam2world" in step_values:
@@ -224,9 +225,7 @@ class EpisodeStream:
         if not isinstance(obs, Mapping):
             raise InputError(f"{name} must map keys to arrays, got {type(obs).__name__}")
         values = {
-            key: _numeric(f"{name}[{key!r}]", np.array(value))
-            for key, value in obs.items()
-            if key != "intrinsics"
+            key: own_array(f"{name}[{key!r}]", value) for key, value in obs.items() if key != "intrinsics"
         }
         if "intrinsics" in obs:
             self._take_intrinsics(obs["intrinsics"])
@@ -235,9 +234,9 @@ class EpisodeStream:
         return values
 
     def _take_intrinsics(self, value: Any) -> None:
-        intrinsics = _as_row("intrinsics", np.asarray(value, np.float32), [3, 3])
+        intrinsics = _as_row("intrinsics", _floats("intrinsics", value), [3, 3])
         if self._intrinsics is None:
-            self._intrinsics = intrinsics.copy()
+            self._intrinsics = intrinsics
         elif not np.array_equal(self._intrinsics, intrinsics):
             raise InputError("intrinsics must stay the same in an episode, got other ones")
 
@@ -291,14 +290,12 @@ class EpisodeStream:
             raise RecordingError(f"the running episode could not be written and is lost: {error}") from error
 
 
-def _numeric(name: str, value: Array) -> Array:
-    if value.dtype.kind not in "biuf":
-        raise InputError(f"{name} must be a numeric array, got dtype {value.dtype}")
-    return value
+def _floats(name: str, value: Any) -> Array:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        return own_array(name, value).astype(np.float32)
 
 
 def _as_row(name: str, value: Array, shape: list[int | str | None] | None = None) -> Array:
-    _numeric(name, value)
     if shape is not None:
         check_shape(name, value, shape)
     if value.dtype.kind == "f":

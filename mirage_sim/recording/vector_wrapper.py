@@ -105,7 +105,7 @@ class RecordHDF5Vector(VectorWrapper):
             next_obs = as_mapping(last_obs)
             stream.append(
                 self._first_obs[index],
-                np.asarray(actions[index]),
+                actions[index],
                 float(rewards[index]),
                 bool(terminated[index]),
                 bool(truncated[index]),

@@ -12,6 +12,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from mirage_sim.arrays import own_array
 from mirage_sim.errors import InputError, RecordingError
 from mirage_sim.recording.files import temporary_beside
 
@@ -108,7 +109,7 @@ def write_png(path: str | Path, image: Frame) -> Path:
 
 
 def _check_frame(frame: Frame, shape: tuple[int, ...] | None) -> Frame:
-    frame = np.asarray(frame)
+    frame = own_array("frames", frame)
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or frame.size == 0:
         raise InputError(f"frames must be uint8 [H, W, 3], got {frame.dtype} {list(frame.shape)}")
     if shape is not None and frame.shape != shape:

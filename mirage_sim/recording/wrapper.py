@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, SupportsFloat
 
 import gymnasium as gym
-import numpy as np
 
+from mirage_sim.arrays import own_array
 from mirage_sim.errors import InputTypeError, StateError
 from mirage_sim.recording.schema import make_env_args, space_to_dict, to_json
 from mirage_sim.recording.stream import EpisodeStream
@@ -168,7 +168,7 @@ def as_mapping(obs: Any) -> Mapping[str, Any]:
 
 def copied_obs(obs: Any) -> dict[str, Any]:
     """The observation by key, safe from later changes in place."""
-    return {key: np.array(value) for key, value in as_mapping(obs).items()}
+    return {key: own_array(f"obs[{key!r}]", value) for key, value in as_mapping(obs).items()}
 
 
 def camera_values(obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:

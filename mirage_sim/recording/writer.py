@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 import h5py
 import numpy as np
 
+from mirage_sim.arrays import own_array
 from mirage_sim.errors import InputError, InputTypeError, RecordingError, StateError
 from mirage_sim.recording.crash_safe_file import TRASH, CrashSafeFile
 from mirage_sim.recording.schema import (
@@ -216,8 +217,8 @@ class HDF5Writer:
         if len(set(lengths.values())) != 1:
             raise InputError(f"frames must have the same length for each key, got {lengths}")
         steps = next(iter(lengths.values())) - 1
-        actions = np.zeros((steps, 0), np.float32) if actions is None else np.asarray(actions)
-        rewards = np.zeros(steps) if rewards is None else np.asarray(rewards)
+        actions = np.zeros((steps, 0), np.float32) if actions is None else own_array("actions", actions)
+        rewards = np.zeros(steps) if rewards is None else own_array("rewards", rewards)
         for key, value in {"actions": actions, "rewards": rewards, **(extras or {})}.items():
             if len(value) != steps:
                 raise InputError(f"{key} must have {steps} rows for {steps + 1} frames, got {len(value)}")

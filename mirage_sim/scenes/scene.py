@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mirage_sim.arrays import own_array
 from mirage_sim.errors import InputError, StateError, check_shape
 from mirage_sim.geometry.poses import from_yaw_pitch
 from mirage_sim.scenes.cpu_renderer import CpuRenderer
@@ -150,7 +151,7 @@ class Scene:
             position: World (x, y) or (x, y, z), metres.
             radius: Radius of the disc, metres.
         """
-        point = np.asarray(position, dtype=np.float64).reshape(-1)[:2]
+        point = own_array("position", position).astype(np.float64).reshape(-1)[:2]
         return self._indoors(point) and float(self._obstacles.distance(point[None])[0]) >= radius
 
     def collides(self, a: Any, b: Any, radius: float) -> bool:
@@ -161,8 +162,8 @@ class Scene:
             b: End, likewise.
             radius: Radius of the disc, metres.
         """
-        start = np.asarray(a, dtype=np.float64).reshape(-1)[:2]
-        end = np.asarray(b, dtype=np.float64).reshape(-1)[:2]
+        start = own_array("a", a).astype(np.float64).reshape(-1)[:2]
+        end = own_array("b", b).astype(np.float64).reshape(-1)[:2]
         if not (self._indoors(start) and self._indoors(end)):
             return True
         return self._obstacles.segment_distance(start, end) < radius

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mirage_sim.errors import InputError, check_finite, check_shape
+from mirage_sim.arrays import own_floats
+from mirage_sim.errors import InputError, InputTypeError, check_finite, check_shape
 from mirage_sim.geometry import check_intrinsics, check_pose, rescale_intrinsics
 
 Array = np.ndarray[Any, Any]
@@ -130,7 +131,7 @@ def upright(cam2world: Array) -> Array:
 
     Source: ours.
     """
-    poses = torch.from_numpy(cam2world).double()
+    poses = own_floats("cam2world", cam2world, torch.float64)
     up = -poses[:, :3, 1].mean(dim=0)  # [3]
     if float(up.norm()) < 1e-3:  # as often upside down as not: the first one decides
         up = -poses[0, :3, 1]
@@ -198,6 +199,8 @@ def resized(clip: PosedClip, hw: tuple[int, int]) -> PosedClip:
 
 
 def _check_kind(name: str, value: Array, dtype: str, shape: list[int | str | None]) -> None:
+    if not isinstance(value, np.ndarray):
+        raise InputTypeError(f"{name} must be an array, got {type(value).__name__}")
     check_shape(name, value, shape)
     if value.dtype != dtype:
         raise InputError(f"{name} must be {dtype}, got {value.dtype}")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mirage_sim.arrays import own_array, own_floats
 from mirage_sim.errors import FileFormatError, InputError, InputTypeError, RecordingError
 from mirage_sim.geometry import downsample_depth, rescale_intrinsics
 from mirage_sim.model.codec import Codec
@@ -172,15 +173,16 @@ def encode_clip(
     stride = settings.spatial_stride
     depth = None
     if clip.depth is not None:
-        depth = downsample_depth(torch.from_numpy(np.ascontiguousarray(clip.depth[last])), stride)
-    keep = torch.ones(count, rows, columns, dtype=torch.bool, device="cpu")
+        depth = downsample_depth(own_floats("depth", clip.depth[last]), stride)
+    keep = torch.ones(count, rows, columns, dtype=torch.bool)
     if clip.movable is not None:
-        cells = torch.from_numpy(clip.movable).reshape(len(clip), rows, stride, columns, stride)
+        cells = torch.from_numpy(own_array("movable", clip.movable))
+        cells = cells.reshape(len(clip), rows, stride, columns, stride)
         moved = cells.any(dim=4).any(dim=2)  # [F, h, w]
         keep[:1] = ~moved[:1]
         groups = moved[1:].reshape(count - 1, settings.temporal_stride, rows, columns)
         keep[1:] = ~groups.any(dim=1)
-    lens = torch.from_numpy(np.ascontiguousarray(clip.intrinsics[last]))
+    lens = own_floats("intrinsics", clip.intrinsics[last])
     return EncodedClip(
         name=clip.name,
         start=start,
@@ -188,7 +190,7 @@ def encode_clip(
         latents=latents,
         depth=depth,
         keep=keep,
-        cam2world=torch.from_numpy(np.ascontiguousarray(clip.cam2world[last])),
+        cam2world=own_floats("cam2world", clip.cam2world[last]),
         intrinsics=rescale_intrinsics(lens, 1.0 / stride),
     )
 

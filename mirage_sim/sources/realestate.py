@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.folders import visible
+from mirage_sim.pictures import find_frame, read_picture
 from mirage_sim.recording.camera_file import CameraFile, read_cameras
 from mirage_sim.sources.clip import Array, PosedClip, frame_numbers, upright
 
-FRAME_TYPES = (".png", ".jpg", ".jpeg", ".webp")
 _MICROSECONDS = 1e6
 
 
@@ -37,7 +37,7 @@ class RealEstateSource:
             raise InputError(f"scale must be positive, got {scale}")
         self.cameras, self.scale = Path(cameras), scale
         self.frames = self.cameras if frames is None else Path(frames)
-        found = sorted(path.stem for path in self.cameras.glob("*.txt"))
+        found = [path.stem for path in visible(self.cameras, "*.txt")]
         self._names = [name for name in found if (self.frames / name).is_dir()]
         if not self._names:
             raise FileFormatError(
@@ -87,7 +87,7 @@ class RealEstateSource:
         gap = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
         if not gap > 0:
             raise FileFormatError(f"{self.cameras / name}.txt must hold cameras at rising times, got {times}")
-        pictures = [self._picture(name, times[number]) for number in numbers]
+        pictures = [read_picture(find_frame(self.frames / name, times[number])) for number in numbers]
         if len({picture.shape for picture in pictures}) != 1:
             raise FileFormatError(f"{self.frames / name} must hold frames of one size, got several")
         height, width = pictures[0].shape[:2]
@@ -112,15 +112,3 @@ class RealEstateSource:
         poses[:, :3, 3] *= self.scale
         self._read = (name, cameras, poses)
         return self._read[1:]
-
-    def _picture(self, name: str, time: int) -> Array:
-        """One frame, uint8 [H, W, 3]."""
-        paths = [self.frames / name / f"{time}{ending}" for ending in FRAME_TYPES]
-        path = next((each for each in paths if each.is_file()), None)
-        if path is None:
-            raise FileFormatError(f"{self.frames / name} must hold a frame {time}.png (or .jpg), got none")
-        try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError) as error:
-            raise FileFormatError(f"{path} must be an image, got {error}") from error

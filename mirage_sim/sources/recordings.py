@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.folders import visible
 from mirage_sim.recording import HDF5Reader
 from mirage_sim.sources.clip import Array, PosedClip, frame_numbers, zero_unknown
 
@@ -35,8 +36,9 @@ class RecordingsSource:
         files = [path] if path.is_file() else []
         if path.is_dir():
             # What is still being recorded ends in `.part.h5`.
-            files = [file for file in path.iterdir() if file.suffix in ENDINGS and ".part" not in file.name]
-        self._readers = {file.stem: HDF5Reader(file) for file in sorted(files)}
+            found = [file for file in visible(path) if file.suffix in ENDINGS and file.is_file()]
+            files = [file for file in found if ".part" not in file.name]
+        self._readers = {file.stem: HDF5Reader(file) for file in files}
         if not files or len(self._readers) < len(files):
             raise FileFormatError(
                 f"{path} must hold recordings (*.h5, *.hdf5) of different names, got {files}"
@@ -110,7 +112,10 @@ class RecordingsSource:
 
 
 def _spread(depth: Array, pictures: Array, path: Path) -> Array:
-    """Bring depth [F, h, w] to the size of the pictures; unknown depth becomes 0."""
+    """Bring depth [F, h, w] or [F, h, w, 1] to the size of the pictures; unknown depth becomes 0."""
+    if depth.dtype.kind != "f" or depth.ndim not in (3, 4) or depth.shape[3:] not in ((), (1,)):
+        told = f"{depth.dtype} {list(depth.shape)}"
+        raise FileFormatError(f"{path} must hold depth in floating-point metres [F, h, w], got {told}")
     depth = zero_unknown(depth.astype(np.float32).reshape(*depth.shape[:3]))
     (height, width), (rows, columns) = pictures.shape[1:3], depth.shape[1:]
     if height % rows or width % columns:

@@ -84,10 +84,18 @@ def _decode(path: Path, places: dict[int, int], start: int | None) -> Array:
             container.seek(start, stream=stream)
         for frame in container.decode(stream):
             if frame.pts in places and not frame.is_corrupt:
-                found[places[frame.pts]] = frame.to_ndarray(format="rgb24")
+                found[places[frame.pts]] = _as_shown(path, frame)
             if len(found) == len(places):
                 return np.stack([found[place] for place in range(len(places))])
     raise FileFormatError(f"{path} must hold {len(places)} frames, got {len(found)}: it is damaged")
+
+
+def _as_shown(path: Path, frame: Any) -> Array:
+    """Give a frame's pixels, turned as the file asks for: phones keep pictures lying on their side."""
+    turns, rest = divmod(round(frame.rotation), 90)
+    if rest:
+        raise FileFormatError(f"{path} must ask for turns of 90 degrees, got {frame.rotation}")
+    return np.rot90(frame.to_ndarray(format="rgb24"), turns)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from mirage_sim.errors import FileFormatError, InputError, check_shape
+from mirage_sim.folders import visible
 from mirage_sim.geometry import check_intrinsics, check_pose
 from mirage_sim.sources.clip import Array, PosedClip, frame_numbers, upright
 from mirage_sim.sources.video import VideoIndex, index_video, read_frames
@@ -60,7 +61,7 @@ class VipeSource:
         """
         self.folder = Path(folder)
         self._flat = not (self.folder / "pose").is_dir()
-        found = self.folder.glob("*/pose.npz" if self._flat else "pose/*.npz")
+        found = visible(self.folder, "*/pose.npz" if self._flat else "pose/*.npz")
         self._names = sorted(path.parent.name if self._flat else path.stem for path in found)
         self._names = [name for name in self._names if self.paths(name).video.is_file()]
         if not self._names:

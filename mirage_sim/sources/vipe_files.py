@@ -18,6 +18,9 @@ from PIL import Image
 from mirage_sim.errors import FileFormatError, MissingExtraError
 from mirage_sim.sources.clip import Array, zero_unknown
 
+LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+"""Modes of Pillow's images that hold one number a pixel; of a palette it is the number that counts."""
+
 
 def read_table(path: Path, shape: tuple[int, ...]) -> Array:
     """Read one row a frame from an npz file of `inds` and `data`.
@@ -66,7 +69,10 @@ def read_depth(path: Path, numbers: range) -> Array:
 
     def decode(content: bytes) -> Array:
         image = library.File(io.BytesIO(content), separate_channels=True)
-        return np.asarray(image.channels()["Z"].pixels, dtype=np.float32)
+        metres = image.channels()["Z"].pixels
+        if metres.dtype.kind != "f":
+            raise ValueError(f"Z must hold floating-point metres, got {metres.dtype}")
+        return np.array(metres, dtype=np.float32)
 
     return zero_unknown(_read_images(path, numbers, "exr", decode))
 
@@ -79,7 +85,7 @@ def read_instances(path: Path, numbers: range) -> Array:
         numbers: Frames wanted.
 
     Returns:
-        uint8 [F, H, W], 0 where no instance is seen.
+        Integers [F, H, W], 0 where no instance is seen.
 
     Raises:
         FileFormatError: If the file is missing or damaged, or lacks a frame.
@@ -87,8 +93,9 @@ def read_instances(path: Path, numbers: range) -> Array:
 
     def decode(content: bytes) -> Array:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            pixels = np.asarray(image)
-        return pixels if pixels.ndim == 2 else pixels[..., 0]
+            if image.mode not in LABEL_MODES:
+                raise ValueError(f"must hold one number a pixel, got mode {image.mode}")
+            return np.array(image)
 
     return _read_images(path, numbers, "png", decode)
 

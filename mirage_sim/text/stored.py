@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from mirage_sim.arrays import own_floats
 from mirage_sim.errors import FileFormatError, InputError, check_shape
 
 KIND = "mirage_sim.prompt"
@@ -28,12 +29,13 @@ def save_embeddings(path: Path, embeddings: Tensor, prompt: str | None = None) -
     Raises:
         InputError: If the shape is wrong, or the file cannot be written.
     """
+    embeddings = own_floats("embeddings", embeddings, torch.float32, "cpu")
     check_shape("embeddings", embeddings, ["L", "D"])
     used = int(embeddings.abs().sum(dim=1).nonzero().max()) + 1 if bool(embeddings.any()) else 0
     about = {"kind": KIND, "schema_version": SCHEMA_VERSION}
     if prompt is not None:
         about["prompt"] = prompt
-    content = save({"embeddings": embeddings[:used].detach().float().cpu().contiguous()}, about)
+    content = save({"embeddings": embeddings[:used].contiguous()}, about)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(content)

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from mirage_sim.errors import FileFormatError
+from mirage_sim.folders import visible
 from mirage_sim.geometry.cameras import downsample_depth, make_intrinsics
 from mirage_sim.geometry.poses import relative
 from mirage_sim.recording import HDF5Reader, HDF5Writer, make_env_args
@@ -141,7 +142,7 @@ def read_clips(folder: Path, split: str, limit: int | None = None) -> Clips:
     Raises:
         FileFormatError: If there are none.
     """
-    paths = sorted(path for path in folder.glob(f"{split}-*.h5") if ".part" not in path.name)[:limit]
+    paths = [path for path in visible(folder, f"{split}-*.h5") if ".part" not in path.name][:limit]
     if not paths:
         raise FileFormatError(f"no {split}-*.h5 in {folder}: record clips with `mirage-sim train data` first")
     episodes = [episode for path in paths for episode in HDF5Reader(path)]

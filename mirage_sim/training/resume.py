@@ -21,8 +21,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mirage_sim.errors import FileFormatError
+from mirage_sim.folders import visible
 
 _TOLD = "run.json"
+_PLACE = r"\d{8}"
+"""Names of checkpoints, by their step; copies that somebody made beside them do not count."""
 _ADAM = {"step", "exp_avg", "exp_avg_sq"}
 
 
@@ -56,7 +59,7 @@ def save_run(
         temporary.write_text(json.dumps({"step": step, "about": about}))
         os.replace(temporary, place / _TOLD)
         for other in folder.iterdir():
-            if other != place and re.fullmatch(r"\d{8}", other.name):
+            if other != place and re.fullmatch(_PLACE, other.name):
                 shutil.rmtree(other)
 
 
@@ -82,7 +85,8 @@ def resume_run(
     Raises:
         FileFormatError: If it is of another run, or damaged.
     """
-    whole = sorted(place for place in folder.glob("*") if (place / _TOLD).is_file())
+    found = [place for place in visible(folder) if re.fullmatch(_PLACE, place.name)]
+    whole = [place for place in found if (place / _TOLD).is_file()]
     if not whole:
         return 0
     place = whole[-1]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mirage_sim.arrays import own_floats
 from mirage_sim.errors import InputError, InputTypeError
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.text.stored import fit_context, load_embeddings
 
-Prompt = str | Path | Tensor
+Prompt = str | Path | Tensor | np.ndarray
 Prompts = Prompt | Sequence[Prompt] | None
 
 
@@ -31,7 +33,7 @@ def embed_prompts(model: WorldModel, prompts: Prompts, worlds: int) -> Tensor:
 
     Raises:
         InputError: If the model attends to no text, cannot embed texts, or shapes or numbers do not fit.
-        InputTypeError: If a prompt is neither text, file nor tensor.
+        InputTypeError: If a prompt is neither text, file, tensor nor array.
         FileFormatError: If a file holds no embedding.
     """
     tokens, width = model.config.prompt_tokens, model.config.generator.context_dim
@@ -52,8 +54,8 @@ def embed_prompts(model: WorldModel, prompts: Prompts, worlds: int) -> Tensor:
 def _embed(model: WorldModel, prompt: Prompt, tokens: int, width: int) -> Tensor:
     if isinstance(prompt, Path):
         prompt = load_embeddings(prompt)[0]
-    if isinstance(prompt, Tensor):
-        return fit_context(prompt.float(), tokens, width)
+    if isinstance(prompt, Tensor | np.ndarray):
+        return fit_context(own_floats("prompts", prompt, torch.float32), tokens, width)
     if not isinstance(prompt, str):
         raise InputTypeError(f"prompts must be texts or embeddings [L, {width}], got {type(prompt).__name__}")
     if model.text_encoder is None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mirage_sim.arrays import own_floats
 from mirage_sim.errors import FileFormatError, InputError, StateError, check_shape
 from mirage_sim.geometry import check_pose
 from mirage_sim.memory import Memory, MemoryRead, SpatialMemory
@@ -103,8 +104,8 @@ class World:
     def reset(
         self,
         first_frame: Array,
-        cam2world: Tensor,
-        intrinsics: Tensor | None = None,
+        cam2world: Tensor | Array,
+        intrinsics: Tensor | Array | None = None,
         seeds: Sequence[int] | None = None,
         depth: Array | Tensor | None = None,
         worlds: Tensor | None = None,
@@ -130,14 +131,13 @@ class World:
             InputTypeError: If the image is not uint8.
         """
         chosen = world_mask(worlds, self.num_worlds, self.device)
-        check_shape("cam2world", cam2world, [self.num_worlds, 4, 4])
         index = chosen.nonzero().flatten()
         rows = index.tolist()
-        start = check_start(self.model, rows, first_frame, cam2world, intrinsics, seeds, depth)
+        start = check_start(self.model, chosen, first_frame, cam2world, intrinsics, seeds, depth)
         prompt = embed_prompts(self.model, prompts, self.num_worlds)[index]
         clock = Clock(self.device)
-        pose, lens = cam2world.to(self.device, torch.float32)[index], start.intrinsics[index]
-        frames = frames_to_tensor(first_frame[rows], self.device)[:, None]  # [b, 1, 3, H, W]
+        pose, lens = start.cam2world[index], start.intrinsics[index]
+        frames = frames_to_tensor(start.frames[rows], self.device)[:, None]  # [b, 1, 3, H, W]
         at_rest = 1 + self.model.codec.temporal_stride * (self.model.config.before - 1)
         still = self.model.codec.encode(frames.expand(-1, at_rest, -1, -1, -1)).float()  # [b, P, C, h, w]
         latents = still[:, :1]
@@ -158,7 +158,7 @@ class World:
 
     @with_own_torch_state
     @watch_crowding()
-    def step(self, cam2world: Tensor, decode: bool = True, worlds: Tensor | None = None) -> Segment:
+    def step(self, cam2world: Tensor | Array, decode: bool = True, worlds: Tensor | None = None) -> Segment:
         """Generate what cameras will see.
 
         Args:
@@ -174,11 +174,11 @@ class World:
             StateError: If a world has no first frame yet.
         """
         chosen = world_mask(worlds, self.num_worlds, self.device)
-        check_shape("cam2world", cam2world, [self.num_worlds, self.segment_length, 4, 4])
+        given = own_floats("cam2world", cam2world, torch.float32, self.device)
+        check_shape("cam2world", given, [self.num_worlds, self.segment_length, 4, 4])
         index = chosen.nonzero().flatten()
-        check_pose("cam2world", cam2world[index.to(cam2world.device)])
+        poses = check_pose("cam2world", given[index])  # [b, T, 4, 4]
         self._check_started(index, "step")
-        poses = cam2world.to(self.device, torch.float32)[index]  # [b, T, 4, 4]
         clock = Clock(self.device)
         context = self._context.pick(index)
         cameras = self._views(sequence_cameras(self.model, poses, context), context.intrinsics, index)
@@ -204,7 +204,9 @@ class World:
         return segment
 
     @with_own_torch_state
-    def restart(self, cam2world: Tensor, decode: bool = True, worlds: Tensor | None = None) -> Segment:
+    def restart(
+        self, cam2world: Tensor | Array, decode: bool = True, worlds: Tensor | None = None
+    ) -> Segment:
         """Put the camera elsewhere in the same place; the memory stays, the first frame becomes the context.
 
         Args:
@@ -220,14 +222,15 @@ class World:
             StateError: If a world has no first frame yet.
         """
         chosen = world_mask(worlds, self.num_worlds, self.device)
-        check_shape("cam2world", cam2world, [self.num_worlds, 4, 4])
+        given = own_floats("cam2world", cam2world, torch.float32, self.device)
+        check_shape("cam2world", given, [self.num_worlds, 4, 4])
         index = chosen.nonzero().flatten()
-        check_pose("cam2world", cam2world[index.to(cam2world.device)])
+        check_pose("cam2world", given[index])
         self._check_started(index, "restart")
         context = self._context.pick(index)
         self._context.put(index, context.at_rest())
         try:
-            return self.step(cam2world[:, None].expand(-1, self.segment_length, -1, -1), decode, worlds)
+            return self.step(given[:, None].expand(-1, self.segment_length, -1, -1), decode, worlds)
         except BaseException:
             self._context.put(index, context)
             raise

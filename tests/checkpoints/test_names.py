@@ -82,11 +82,13 @@ def test_adapters_may_sit_wherever_ours_do() -> None:
 
 
 @pytest.mark.parametrize(
-    "prefix", ["", "module.", "model.", "module.model.", "model.diffusion_model.", "pipe.dit."]
+    "prefix",
+    ["", "module.", "model.", "module.model.", "model.diffusion_model.", "pipe.dit.", "transformer."],
 )
 def test_backbone_prefixes(prefix: str) -> None:
-    found, unknown = translate({f"{prefix}blocks.3.ffn.0.bias": torch.zeros(1)}, BACKBONE)
-    assert (list(found), unknown) == (["blocks.3.ffn.net.0.proj.bias"], [])
+    for style in ("ffn.0.bias", "ffn.net.0.proj.bias"):
+        found, unknown = translate({f"{prefix}blocks.3.{style}": torch.zeros(1)}, BACKBONE)
+        assert (list(found), unknown) == (["blocks.3.ffn.net.0.proj.bias"], [])
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "pipe.vace.", "vace.", "module.pipe.vace."])
@@ -95,14 +97,20 @@ def test_branch_prefixes(prefix: str) -> None:
     assert (list(found), unknown) == (["after_proj.1.weight"], [])
 
 
-@pytest.mark.parametrize("default", ["", ".default"])
+@pytest.mark.parametrize("style", ["lora_A", "lora_A.default", "lora_down", "lora_down.default", "lora.down"])
 @pytest.mark.parametrize(
-    "prefix", ["", "module.", "model.", "pipe.dit.", "dit.", "base_model.model.", "base_model.model.dit."]
+    "prefix",
+    [
+        *("", "module.", "model.", "pipe.dit.", "dit.", "diffusion_model.", "transformer.", "base_model."),
+        *("base_model.model.", "base_model.model.dit.", "base_model.model.diffusion_model."),
+    ],
 )
-def test_adapter_prefixes(prefix: str, default: str) -> None:
-    stored = {f"{prefix}blocks.12.self_attn.o.lora_A{default}.weight": torch.zeros(1)}
-    found, unknown = translate(stored, ADAPTERS)
-    assert (list(found), unknown) == (["blocks.12.attn1.to_out.0.lora_A.weight"], [])
+def test_adapter_prefixes(prefix: str, style: str) -> None:
+    for layer in ("blocks.12.self_attn.o", "blocks.12.attn1.to_out.0", "blocks_12_self_attn_o"):
+        stored = {f"{prefix}{layer}.{style}.weight": torch.zeros(1), f"{prefix}{layer}.alpha": torch.ones(1)}
+        found, unknown = translate(stored, ADAPTERS)
+        assert unknown == []
+        assert list(found) == ["blocks.12.attn1.to_out.0.lora_A.weight", "blocks.12.attn1.to_out.0.alpha"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,10 @@ def test_adapter_prefixes(prefix: str, default: str) -> None:
         (BRANCH, "pipe.dit.blocks.0.ffn.0.weight"),
         (ADAPTERS, "blocks.0.norm3.lora_A.weight"),
         (ADAPTERS, "blocks.0.self_attn.q.lora_A.other.weight"),
-        (ADAPTERS, "blocks.0.self_attn.q.alpha"),
+        (ADAPTERS, "blocks.0.norm3.alpha"),
+        (ADAPTERS, "blocks.0.self_attn.q.lora_A.bias"),
+        (ADAPTERS, "lora_te_blocks_0_self_attn_q.lora_down.weight"),
+        (ADAPTERS, "transformer_2.blocks.0.attn1.to_q.lora_A.weight"),
         (codec_names(3, 1), "encoder.downsamples.0.residual.0.gamma"),
         (codec_names(3, 1), "encoder.downsamples.0.downsamples.2.resample.1.weight"),
     ],

@@ -215,7 +215,7 @@ def test_adapters_of_another_size_are_refused(official: Path) -> None:
     with pytest.raises(FileFormatError) as told:
         open_checkpoint(official, None, path)
     assert "unexpected: pipe.dit.blocks.9.self_attn.v.lora_A.weight" in str(told.value)
-    assert "blocks.3.self_attn.v.lora_A.weight [5, 24] instead of [3, 24]" in str(told.value)
+    assert "blocks.3.self_attn.v.lora_B.weight [24, 3] instead of [24, 5]" in str(told.value)
 
 
 def test_the_wrong_file_is_told(official: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_window_needs_a_display(model: WorldModel, monkeypatch: pytest.MonkeyP
         ({"keep_world": "yes"}, InputTypeError, "keep_world"),
         ({"keep_world": True, "scene_seed": 3}, InputError, "one way to start"),
         ({"depth": np.ones((SIZE, SIZE))}, InputError, "'depth'"),
-        ({"image": IMAGE.astype(np.float32)}, InputTypeError, "uint8 numpy array, got dtype float32"),
+        ({"image": IMAGE.astype(np.float32)}, InputTypeError, "uint8 array, got dtype float32"),
         ({"image": IMAGE[:-1]}, InputError, r"'image'.* must be .*32, 32, 3\], got \[31, 32, 3\]"),
         ({"image": IMAGE[None]}, InputError, "'image'"),
         ({"image": IMAGE, "depth": np.zeros((SIZE, SIZE))}, InputError, "at least one pixel"),

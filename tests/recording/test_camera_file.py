@@ -68,3 +68,62 @@ def test_parts_of_different_length_leave_no_file(tmp_path: Path) -> None:
             tmp_path / "c.txt", CameraFile("", [0, 1], torch.zeros(1, 4), torch.eye(4).expand(2, 4, 4))
         )
     assert not list(tmp_path.iterdir())
+
+
+CAMERA = f"{LENS} 1 0 0 -2 0 1 0 0 0 0 1 0"
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_file_without_a_source_keeps_its_first_camera(tmp_path: Path, start: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"{start}62500 {CAMERA}\n125000 {CAMERA}\n", encoding="utf-8")
+    cameras = read_cameras(path)
+    assert (cameras.source, cameras.timestamps) == ("", [62500, 125000])
+    assert cameras.cam2world.shape == (2, 4, 4)
+    path.write_text(f"{start}https://example.org/v?t=1 2\n62500 {CAMERA}\n", encoding="utf-8")
+    assert read_cameras(path).source == "https://example.org/v?t=1 2"
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        (f"62500 {CAMERA.rsplit(' ', 1)[0]}", "line 1, must hold 19 numbers, got 18"),
+        (f"62500 {CAMERA} 7", "line 1, must hold 19 numbers, got 20"),
+        (f"6250O {CAMERA}", "line 1, must hold numbers, got the timestamp '6250O'"),
+        (f"62500 {CAMERA.replace('0.8889', '0,8889')}", "line 1, must hold numbers"),
+    ],
+)
+def test_a_damaged_first_camera_is_no_source(tmp_path: Path, first: str, message: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"{first}\n125000 {CAMERA}\n")
+    with pytest.raises(FileFormatError, match=message):
+        read_cameras(path)
+
+
+def test_timestamps_keep_every_digit(tmp_path: Path) -> None:
+    times = [1_700_000_000_000_000_001, 2**53 + 1, -(2**63) + 1]
+    path = tmp_path / "a.txt"
+    path.write_text("source\n" + "".join(f"{time} {CAMERA}\n" for time in times))
+    assert read_cameras(path).timestamps == times
+    assert read_cameras(write_cameras(tmp_path / "b.txt", read_cameras(path))).timestamps == times
+    for word in ("62500.000", "6.25e4"):
+        path.write_text(f"source\n{word} {CAMERA}\n")
+        assert read_cameras(path).timestamps == [62500]
+    for word in ("0.033", "nan", "inf", "1e30", "x"):
+        path.write_text(f"source\n{word} {CAMERA}\n")
+        with pytest.raises(FileFormatError, match="line 2, must hold numbers, got the timestamp"):
+            read_cameras(path)
+
+
+@pytest.mark.parametrize("lens", ["nan 0.5 0.5 0.5", "0 0.5 0.5 0.5", "0.5 0.5 inf 0.5"])
+def test_a_lens_must_be_usable(tmp_path: Path, lens: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"source\n1 {lens} 0 0 1 0 0 0 0 1 0 0 0 0 1 0\n")
+    with pytest.raises(FileFormatError, match="positive focal lengths and finite centres"):
+        read_cameras(path)
+
+
+def test_a_source_that_looks_like_a_camera_is_not_written(tmp_path: Path) -> None:
+    cameras = CameraFile("3 4", [0], torch.full((1, 4), 0.5), torch.eye(4)[None])
+    with pytest.raises(InputError, match="source must not be a line of numbers, got '3 4'"):
+        write_cameras(tmp_path / "c.txt", cameras)
