@@ -107,9 +107,12 @@ def plan_waypoints(
         raise InputError(f"points must be [N, 2] metres (ahead, left), got {list(corners.shape)}")
     yaw, _ = yaw_pitch(start)
     level = from_yaw_pitch(start[:3, 3], yaw)  # camera axes: x right, z ahead
-    local = torch.stack((-corners[:, 1], torch.zeros(len(corners)), corners[:, 0]), dim=-1)  # [N, 3]
+    local = torch.stack(
+        (-corners[:, 1], torch.zeros(len(corners), dtype=torch.float32, device="cpu"), corners[:, 0]), dim=-1
+    )  # [N, 3]
     moved = compose(
-        level.expand(len(corners), 4, 4), make_pose(torch.eye(3).expand(len(corners), 3, 3), local)
+        level.expand(len(corners), 4, 4),
+        make_pose(torch.eye(3, dtype=torch.float32, device="cpu").expand(len(corners), 3, 3), local),
     )
     path = torch.cat((start[None, :3, 3], moved[:, :3, 3]))  # [N + 1, 3]
     walk = waypoints(path, STEP_METRES, math.radians(STEP_DEGREES), float(yaw))

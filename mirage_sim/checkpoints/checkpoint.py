@@ -221,8 +221,12 @@ def adapter_shapes(backbone: Mapping[str, Tensor], names: Mapping[str, Tensor]) 
             rank = first.shape[0] if first is not None and first.ndim else 0
             if first is None and second is not None and second.ndim == 2:
                 rank = second.shape[1]
-            expected[f"{module}.lora_A.weight"] = torch.empty(max(rank, 1), layer.shape[1], device="meta")
-            expected[f"{module}.lora_B.weight"] = torch.empty(layer.shape[0], max(rank, 1), device="meta")
+            expected[f"{module}.lora_A.weight"] = torch.empty(
+                max(rank, 1), layer.shape[1], device="meta", dtype=torch.float32
+            )
+            expected[f"{module}.lora_B.weight"] = torch.empty(
+                layer.shape[0], max(rank, 1), device="meta", dtype=torch.float32
+            )
     return expected
 
 

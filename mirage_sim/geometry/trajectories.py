@@ -154,8 +154,10 @@ def a_b_c_a(
     first, second, third = (_single_pose(name, place) for name, place in (("a", a), ("b", b), ("c", c)))
     _check_steps("steps_per_leg", steps_per_leg)
     stops = torch.stack((first, second, third, first))  # [4, 4, 4]
-    times = torch.arange(4) * steps_per_leg
-    path = interpolate_poses(stops, times, torch.arange(3 * steps_per_leg + 1))  # [T, 4, 4]
+    times = torch.arange(4, dtype=torch.int64, device="cpu") * steps_per_leg
+    path = interpolate_poses(
+        stops, times, torch.arange(3 * steps_per_leg + 1, dtype=torch.int64, device="cpu")
+    )  # [T, 4, 4]
     path[times.to(path.device)] = stops
     return path
 
@@ -211,7 +213,7 @@ def waypoints(
         moves = math.ceil(math.dist(a, b) / step_length - 1e-6)
         fractions = [i / moves for i in range(1, moves + 1)]
         path += [(*(p + (q - p) * f for p, q in zip(a, b, strict=True)), yaw) for f in fractions]
-    walked = torch.tensor(path, dtype=torch.float64)  # [T, 4]: x, y, z, yaw
+    walked = torch.tensor(path, dtype=torch.float64, device="cpu")  # [T, 4]: x, y, z, yaw
     return from_yaw_pitch(walked[:, :3], walked[:, 3]).to(points)
 
 

@@ -38,7 +38,7 @@ class CameraFile:
 
     def intrinsics(self, height: int, width: int) -> Tensor:
         """Intrinsics [N, 3, 3] in pixels of images of this size."""
-        matrix = torch.eye(3).repeat(len(self.lens), 1, 1)
+        matrix = torch.eye(3, dtype=torch.float32, device="cpu").repeat(len(self.lens), 1, 1)
         matrix[:, 0, 0], matrix[:, 1, 1] = width * self.lens[:, 0], height * self.lens[:, 1]
         matrix[:, 0, 2], matrix[:, 1, 2] = width * self.lens[:, 2], height * self.lens[:, 3]
         return matrix
@@ -76,8 +76,8 @@ def read_cameras(path: Path) -> CameraFile:
             raise FileFormatError(f"{path}, line {number}, must hold numbers, got {error}") from error
     if not rows:
         raise FileFormatError(f"{path} must hold at least one camera, got none")
-    table = torch.tensor(rows, dtype=torch.float64)  # [N, 18]
-    world2cam = torch.eye(4, dtype=torch.float64).repeat(len(rows), 1, 1)
+    table = torch.tensor(rows, dtype=torch.float64, device="cpu")  # [N, 18]
+    world2cam = torch.eye(4, dtype=torch.float64, device="cpu").repeat(len(rows), 1, 1)
     world2cam[:, :3] = table[:, 6:].reshape(-1, 3, 4)
     try:
         check_pose("world2cam", world2cam)

@@ -174,7 +174,7 @@ def encode_clip(
     depth = None
     if clip.depth is not None:
         depth = downsample_depth(own_floats("depth", clip.depth[last]), stride)
-    keep = torch.ones(count, rows, columns, dtype=torch.bool)
+    keep = torch.ones(count, rows, columns, dtype=torch.bool, device="cpu")
     if clip.movable is not None:
         cells = torch.from_numpy(own_array("movable", clip.movable))
         cells = cells.reshape(len(clip), rows, stride, columns, stride)
