@@ -30,6 +30,10 @@ class MissingExtraError(MirageError, ImportError):
     """An optional library is not installed; the message names the extra that brings it."""
 
 
+class LibraryError(MirageError, ImportError):
+    """A library that is needed is installed, or should be, and does not import; the message names it."""
+
+
 class FileFormatError(MirageError, OSError):
     """A file is missing, truncated, tampered with, or of another kind or version."""
 

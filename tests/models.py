@@ -8,10 +8,9 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from mirage_sim.memory import MemoryConfig
-from mirage_sim.model.codec import EmbeddedCodecConfig
-from mirage_sim.model.condition import condition_channels
+from mirage_sim.model.autoencoder import EmbeddedCodecConfig
+from mirage_sim.model.config import GeneratorConfig, condition_channels
 from mirage_sim.model.depth_head import DepthHeadConfig
-from mirage_sim.model.generator import GeneratorConfig
 from mirage_sim.model.refiner import RefinerConfig
 from mirage_sim.model.resampler import ResamplerConfig
 from mirage_sim.model.world_model import WorldModel, WorldModelConfig

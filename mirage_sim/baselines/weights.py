@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mirage_sim.errors import FileFormatError, InputError
-from mirage_sim.model.lora import LoRAConfig, add_lora, merge_lora
+from mirage_sim.model.config import LoRAConfig
+from mirage_sim.model.lora import add_lora, merge_lora
 from mirage_sim.model.world_model import WorldModel, stays_float32
 
 KINDS = ("colours", "appended", "retrieved")

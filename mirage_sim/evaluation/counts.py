@@ -27,8 +27,8 @@ from mirage_sim.evaluation.report import Aim
 from mirage_sim.memory import Keyframes
 from mirage_sim.memory.config import DTYPES
 from mirage_sim.memory.entries import Entries
-from mirage_sim.model.full_size import PROMPT, WAN_5B, full_size_memory, loaded_shape
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.config import WAN_5B, GeneratorConfig
+from mirage_sim.model.full_size import PROMPT, full_size_memory, loaded_shape
 from mirage_sim.model.meter import weight_bytes
 from mirage_sim.model.offload import waiting_bytes
 

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from accelerate import cpu_offload_with_hook
-from diffusers.hooks import HookRegistry, apply_group_offloading
 from torch import nn
 
 from mirage_sim.errors import InputError
+from mirage_sim.libraries import from_library
 from mirage_sim.model.codec import WanCodec
 from mirage_sim.model.generator import Generator
 
@@ -54,6 +53,7 @@ def offload_generator(generator: Generator, codec: WanCodec, device: torch.devic
     """
     check_offload(kind, device)
     if kind == "networks":
+        cpu_offload_with_hook = from_library("accelerate", "cpu_offload_with_hook")
         _, generator_leaves = cpu_offload_with_hook(generator, device)
         cpu_offload_with_hook(codec.autoencoder, device, prev_module_hook=generator_leaves)
     else:
@@ -68,16 +68,15 @@ def _offload_blocks(generator: Generator, device: torch.device) -> None:
             parameter.data = parameter.data.to(device)
     for buffer in generator.buffers():
         buffer.data = buffer.data.to(device)
-    apply_group_offloading(
+    from_library("diffusers.hooks", "apply_group_offloading")(
         nn.ModuleDict({"blocks": blocks}),
         onload_device=device,
         offload_type="block_level",
         num_blocks_per_group=1,
         use_stream=True,
     )
-    hooks = [
-        HookRegistry.check_if_exists_or_initialize(block).get_hook("group_offloading") for block in blocks
-    ]
+    registry = from_library("diffusers.hooks", "HookRegistry")
+    hooks = [registry.check_if_exists_or_initialize(block).get_hook("group_offloading") for block in blocks]
     for hook, following in pairwise(hooks):
         hook.next_group = following.group  # the generator is not walked through by a forward that could tell
         following.group.onload_self = False

@@ -1,4 +1,4 @@
-"""Sampler: along the flow from its start to latents, on diffusers' schedulers.
+"""Sampler: along the flow from its start to latents, by Euler's method or diffusers' UniPC.
 
 Where nothing is known the flow starts at pure noise. Where the memory knows a cell, it starts at what was
 carried over from there with a share f of noise, (1 - f)·carried + f·noise, so that a remembered place is not
@@ -17,10 +17,10 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from mirage_sim.errors import InputError
+from mirage_sim.libraries import from_library
 from mirage_sim.memory import MemoryRead
 from mirage_sim.model.resampler import is_exact
 
@@ -61,6 +61,47 @@ def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
     return shift * sigma / (1.0 + (shift - 1.0) * sigma)
 
 
+class EulerScheduler:
+    """Euler's method: straight on to the next level.
+
+    Attributes:
+        sigmas: Levels from 1 down to 0, float32 [steps + 1].
+        timesteps: All levels but the last as networks count them, [steps].
+    """
+
+    def __init__(self, config: SamplerConfig, device: torch.device) -> None:
+        """Lay out the levels.
+
+        Args:
+            config: Steps and shift.
+            device: Where the levels live.
+        """
+        even = torch.linspace(1.0, 1.0 / config.steps, config.steps, dtype=torch.float32)
+        shifted = shift_sigma(even, config.shift).to(device)
+        self.timesteps = shifted * 1000.0
+        self.sigmas = torch.cat([shifted, torch.zeros(1, dtype=torch.float32, device=device)])
+        self._index = 0
+
+    def step(
+        self, flow: Tensor, timestep: Tensor, latents: Tensor, return_dict: bool = False
+    ) -> tuple[Tensor]:
+        """Go to the next level.
+
+        Args:
+            flow: Velocity at this level, [B, T, C, h, w].
+            timestep: Of this level; levels are taken in order.
+            latents: At this level.
+            return_dict: Only `False`, as diffusers' schedulers have it.
+
+        Returns:
+            The latents at the next level.
+        """
+        del timestep, return_dict
+        change = self.sigmas[self._index + 1] - self.sigmas[self._index]
+        self._index += 1
+        return ((latents.float() + change * flow).to(flow.dtype),)
+
+
 def make_scheduler(config: SamplerConfig, device: torch.device) -> Any:
     """Build a scheduler whose levels go from 1 down to 0 in `config.steps` steps.
 
@@ -69,26 +110,21 @@ def make_scheduler(config: SamplerConfig, device: torch.device) -> Any:
         device: Where the levels live.
 
     Returns:
-        A diffusers scheduler with its timesteps set.
+        A scheduler with its timesteps set.
     """
-    scheduler = copy(_blank_scheduler(config.scheduler, config.shift))
-    if config.scheduler == "unipc":
-        scheduler.set_timesteps(config.steps, device=device)
-    else:
-        levels = torch.linspace(1.0, 1.0 / config.steps, config.steps)
-        scheduler.set_timesteps(sigmas=levels.tolist(), device=device)
-    scheduler.set_begin_index(0)  # not looked up: UniPC's first timesteps may round to the same
+    if config.scheduler == "euler":
+        return EulerScheduler(config, device)
+    scheduler = copy(_blank_unipc(config.shift))
+    scheduler.set_timesteps(config.steps, device=device)
+    scheduler.set_begin_index(0)  # not looked up: its first timesteps may round to the same
     return scheduler
 
 
 @lru_cache
-def _blank_scheduler(kind: str, shift: float) -> Any:
+def _blank_unipc(shift: float) -> Any:
     """A scheduler whose timesteps are not set, made once: that takes longer than a step of it."""
-    if kind == "unipc":
-        return UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
-        )
-    return FlowMatchEulerDiscreteScheduler(shift=shift)
+    unipc = from_library("diffusers.schedulers.scheduling_unipc_multistep", "UniPCMultistepScheduler")
+    return unipc(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
 
 
 def start_fraction(read: MemoryRead, known_fraction: float) -> Tensor:

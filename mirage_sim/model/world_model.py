@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.geometry import make_intrinsics
 from mirage_sim.memory import MemoryConfig
-from mirage_sim.model.codec import EmbeddedCodec, EmbeddedCodecConfig, WanCodec
-from mirage_sim.model.condition import condition_channels
+from mirage_sim.model.autoencoder import EmbeddedCodecConfig
+from mirage_sim.model.codec import EmbeddedCodec, WanCodec
+from mirage_sim.model.config import GeneratorConfig, condition_channels
 from mirage_sim.model.depth_head import DepthHead, DepthHeadConfig, LatentDepth
-from mirage_sim.model.generator import Generator, GeneratorConfig
+from mirage_sim.model.generator import Generator
 from mirage_sim.model.refiner import Refiner, RefinerConfig
 from mirage_sim.model.resampler import Resampler, ResamplerConfig
 from mirage_sim.model.sampler import SamplerConfig

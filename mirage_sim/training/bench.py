@@ -17,8 +17,8 @@ from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.evaluation.report import format_table, show
 from mirage_sim.evaluation.whole_size import Room, random_generator, walk
 from mirage_sim.geometry import make_intrinsics
-from mirage_sim.model.full_size import WAN_5B, full_size_config
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.config import WAN_5B, GeneratorConfig
+from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.perception import Seen
 from mirage_sim.sources.latents import EncodedClip, LatentSettings

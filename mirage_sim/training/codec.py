@@ -38,10 +38,10 @@ class _Autoencode(nn.Module):
         self.codec = codec
 
     def forward(self, images: Tensor, noise: Tensor, moves: Tensor) -> Tensor:
-        latent = self.codec.autoencoder.encode(images).latent  # [B, C, h, w]
+        latent = self.codec.autoencoder.encode(images)  # [B, C, h, w]
         latent = move_first(latent, moves)
         spread = latent.detach().float().std(dim=(0, 2, 3), keepdim=True)
-        return self.codec.autoencoder.decode(latent + LATENT_NOISE * spread * noise).sample  # type: ignore[no-any-return]
+        return self.codec.autoencoder.decode(latent + LATENT_NOISE * spread * noise)
 
 
 def reconstruction_loss(rebuilt: Tensor, images: Tensor) -> Tensor:

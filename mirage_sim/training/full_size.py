@@ -23,8 +23,9 @@ from mirage_sim.checkpoints.published import ADAPTERS_STEM, BRANCH_STEM, save_pa
 from mirage_sim.errors import InputError, StateError
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.evaluation.report import write_sheet
+from mirage_sim.model.config import LoRAConfig
 from mirage_sim.model.images import tensor_to_frames
-from mirage_sim.model.lora import LoRAConfig, add_lora
+from mirage_sim.model.lora import add_lora
 from mirage_sim.model.sampler import sample, shift_sigma
 from mirage_sim.model.world_model import WorldModel, default_dtype
 from mirage_sim.perception import Perceived, Seen

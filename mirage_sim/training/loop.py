@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -28,6 +27,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from mirage_sim.errors import InputError
+from mirage_sim.libraries import from_library
 from mirage_sim.training.resume import resume_run, save_run
 
 VALIDATION_BATCHES = 6
@@ -167,7 +167,7 @@ def run_stage(
     )
     ema = None
     if config.ema > 0:
-        ema = EMAModel(
+        ema = from_library("diffusers.training_utils", "EMAModel")(
             trained, decay=config.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
         )
         ema.to(accelerator.device)
@@ -247,7 +247,7 @@ def _divide(module: nn.Module, shards: Sequence[nn.Module], accelerator: Acceler
 def _validate_averaged(
     validate: Callable[[nn.Module], dict[str, float]],
     module: nn.Module,
-    ema: EMAModel | None,
+    ema: Any,
     trained: list[Any],
 ) -> dict[str, float]:
     module.eval()

@@ -21,7 +21,7 @@ from mirage_sim.baselines.weights import KINDS
 from mirage_sim.checkpoints.published import BRANCH_STEM
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.evaluation.report import hardware, write_json
-from mirage_sim.model.lora import LoRAConfig
+from mirage_sim.model.config import LoRAConfig
 from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel, load_folder
 from mirage_sim.sources.latents import open_latents
 from mirage_sim.training.baselines import train_baseline

@@ -23,8 +23,9 @@ from mirage_sim.checkpoints import (
 )
 from mirage_sim.errors import InputError
 from mirage_sim.model.codec import WanCodec
+from mirage_sim.model.config import LoRAConfig
 from mirage_sim.model.generator import Generator
-from mirage_sim.model.lora import LoRAConfig, add_lora, has_lora, merge_lora
+from mirage_sim.model.lora import add_lora, has_lora, merge_lora
 from mirage_sim.model.world_model import stays_float32
 from tests.checkpoints.official import TINY, same
 from tests.models import wan22_autoencoder

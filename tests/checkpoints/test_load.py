@@ -16,7 +16,8 @@ from mirage_sim.checkpoints.shapes import codec_arguments
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.geometry import from_yaw_pitch
-from mirage_sim.model.full_size import WAN_5B, full_size_config
+from mirage_sim.model.config import WAN_5B
+from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.generator import Generator
 from mirage_sim.model.offload import KINDS
 from mirage_sim.model.world_model import WorldModel

@@ -2,8 +2,9 @@
 
 import torch
 
-from mirage_sim.model.generator import TIMESTEPS, Generator, GeneratorConfig
-from mirage_sim.model.lora import LoRAConfig, add_lora, merge_lora
+from mirage_sim.model.config import GeneratorConfig, LoRAConfig
+from mirage_sim.model.generator import TIMESTEPS, Generator
+from mirage_sim.model.lora import add_lora, merge_lora
 from mirage_sim.model.positions import rotary_embedding, sequence_positions
 
 CONFIG = GeneratorConfig(4, 6, 2, 12, 3, 32, 16, (1, 2, 2), 2)

@@ -17,7 +17,7 @@ from mirage_sim.checkpoints import build_codec, open_checkpoint, save_checkpoint
 from mirage_sim.errors import FileFormatError, InputError, StateError
 from mirage_sim.evaluation.whole_size import Room, walk
 from mirage_sim.geometry import interpolate_poses, make_intrinsics
-from mirage_sim.model.lora import LoRAConfig
+from mirage_sim.model.config import LoRAConfig
 from mirage_sim.perception import Seen
 from mirage_sim.sources import EncodeConfig, encode_source
 from mirage_sim.sources.latents import LatentFile

@@ -1,0 +1,90 @@
+"""Config: settings of networks that are known without torch, for whoever checks before loading anything."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from mirage_sim.errors import InputError
+
+EXTRA_CHANNELS = 6  # mask, offset u, offset v, log scale, view cosine, log depth
+
+
+def condition_channels(channels: int) -> int:
+    """Channels of the condition for a codec of `channels` channels."""
+    return channels + EXTRA_CHANNELS
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Shape of backbone and branch.
+
+    Attributes:
+        channels: Latent channels C.
+        condition_channels: Channels Cc of the condition (see `condition.py`).
+        heads: Attention heads.
+        head_dim: Channels of one head; width is heads * head_dim.
+        layers: Backbone blocks.
+        ffn_dim: Hidden width of the feed-forward layers.
+        context_dim: Channels of one context token (text or motion).
+        patch_size: Latent frames, rows and columns of one token.
+        branch_every: One branch block for every so many backbone blocks.
+    """
+
+    channels: int = 32
+    condition_channels: int = 38
+    heads: int = 3
+    head_dim: int = 64
+    layers: int = 4
+    ffn_dim: int = 768
+    context_dim: int = 16
+    patch_size: tuple[int, int, int] = field(default=(1, 2, 2))
+    branch_every: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        numbers = {key: value for key, value in asdict(self).items() if isinstance(value, int)}
+        bad = {key: value for key, value in numbers.items() if value < 1}
+        if bad:
+            raise InputError(f"generator sizes must be at least 1, got {bad}")
+        if self.patch_size[0] != 1:
+            raise InputError(f"patch_size must be 1 in time, got {self.patch_size}")
+
+    @property
+    def patch_hw(self) -> tuple[int, int]:
+        """Rows and columns of cells in one token."""
+        return self.patch_size[1], self.patch_size[2]
+
+
+WAN_5B = GeneratorConfig(
+    channels=48,
+    condition_channels=condition_channels(48),
+    heads=24,
+    head_dim=128,
+    layers=30,
+    ffn_dim=14336,
+    context_dim=4096,
+)
+"""Wan2.2-TI2V-5B with a memory branch beside every second block."""
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Size of the adapters.
+
+    Attributes:
+        rank: Rank of every adapter.
+        alpha: Scale of an adapter is alpha / rank.
+        dropout: Share of an adapter's inputs dropped in training.
+    """
+
+    rank: int = 32
+    alpha: int = 32
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if min(self.rank, self.alpha) < 1 or not 0.0 <= self.dropout < 1.0:
+            raise InputError(
+                "rank and alpha must be at least 1 and dropout in [0, 1), "
+                f"got {self.rank}, {self.alpha} and {self.dropout}"
+            )
