@@ -15,8 +15,9 @@ from mirage_sim.checkpoints.checkpoint import Checkpoint
 from mirage_sim.checkpoints.folder import holds_checkpoint, open_checkpoint
 from mirage_sim.checkpoints.room import check_room, needed_bytes
 from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.model.config import check_offload
 from mirage_sim.model.full_size import full_size_config
-from mirage_sim.model.offload import check_offload, offload_generator
+from mirage_sim.model.offload import offload_generator
 from mirage_sim.model.packed import pack_convolutions
 from mirage_sim.model.world_model import (
     CONFIG_FILE,
@@ -96,7 +97,7 @@ def load_world_model(
         raise FileFormatError(f"name_or_folder must hold {CONFIG_FILE} or full-size weights, got {folder}")
     else:
         beside = Beside(_path(branch), _path(adapters), depth, segmenter)
-        check_offload(offload, target, compiled)
+        check_offload(offload, str(target), compiled)
         model = _full_size(folder, beside, target, large, tiling, offload, settings)
         if compiled:
             model.generator.compile_blocks()

@@ -22,7 +22,7 @@ from mirage_sim.checkpoints.files import INDEX_ENDING, SHARD_BYTES, apart, whole
 from mirage_sim.checkpoints.names import ADAPTERS, BACKBONE, BRANCH, Names, publish
 from mirage_sim.checkpoints.shapes import FIXED
 from mirage_sim.errors import InputError
-from mirage_sim.model.full_size import PROMPT
+from mirage_sim.model.config import PROMPT
 
 BACKBONE_STEM = "diffusion_pytorch_model"
 BRANCH_STEM = "memory_branch"

@@ -9,16 +9,24 @@ from typing import Any
 import torch
 
 from mirage_sim.errors import InputError
-from mirage_sim.evaluation.counts import CountsConfig, bench_counts
+from mirage_sim.evaluation.bench_config import (
+    PRESETS,
+    CountsConfig,
+    MemoryBenchConfig,
+    ReadBenchConfig,
+    SizeBenchConfig,
+    StepBenchConfig,
+)
+from mirage_sim.evaluation.config import LABELS
+from mirage_sim.evaluation.counts import bench_counts
 from mirage_sim.evaluation.counts_report import counts_table
-from mirage_sim.evaluation.memory_bench import PRESETS, MemoryBenchConfig, bench_memory
+from mirage_sim.evaluation.memory_bench import bench_memory
 from mirage_sim.evaluation.memory_report import memory_table, plot_memory
-from mirage_sim.evaluation.methods import LABELS
 from mirage_sim.evaluation.options import add_model_options, add_out_option, finish, load_model
-from mirage_sim.evaluation.read_bench import ReadBenchConfig, bench_read, read_table
-from mirage_sim.evaluation.size_bench import SizeBenchConfig, bench_size, size_table
-from mirage_sim.evaluation.step_bench import StepBenchConfig, bench_step, step_table
-from mirage_sim.model.offload import KINDS
+from mirage_sim.evaluation.read_bench import bench_read, read_table
+from mirage_sim.evaluation.size_bench import bench_size, size_table
+from mirage_sim.evaluation.step_bench import bench_step, step_table
+from mirage_sim.model.config import KINDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,14 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirage_sim.evaluation.ablations import AblationsConfig, ablations_table, evaluate_ablations
-from mirage_sim.evaluation.codec import FramesConfig, codec_table, evaluate_codec
-from mirage_sim.evaluation.consistency import ALL_WAYS, ConsistencyConfig, evaluate_consistency
+from mirage_sim.evaluation.ablations import ablations_table, evaluate_ablations
+from mirage_sim.evaluation.codec import codec_table, evaluate_codec
+from mirage_sim.evaluation.config import (
+    ALL_WAYS,
+    LABELS,
+    AblationsConfig,
+    ConsistencyConfig,
+    DepthConfig,
+    FramesConfig,
+    LoopConfig,
+    MovingConfig,
+    RealismConfig,
+    TrajectoriesConfig,
+    WalkRunConfig,
+    WorldsConfig,
+)
+from mirage_sim.evaluation.consistency import evaluate_consistency
 from mirage_sim.evaluation.consistency_report import consistency_page, consistency_table
-from mirage_sim.evaluation.depth import DepthConfig, depth_table, evaluate_depth
-from mirage_sim.evaluation.loop import LoopConfig, evaluate_loop, loop_table
-from mirage_sim.evaluation.methods import LABELS
-from mirage_sim.evaluation.moving import MovingConfig, evaluate_moving, moving_table
+from mirage_sim.evaluation.depth import depth_table, evaluate_depth
+from mirage_sim.evaluation.loop import evaluate_loop, loop_table
+from mirage_sim.evaluation.moving import evaluate_moving, moving_table
 from mirage_sim.evaluation.options import (
     add_model_options,
     add_sampling_options,
@@ -24,16 +37,14 @@ from mirage_sim.evaluation.options import (
     finish,
     load_model,
 )
-from mirage_sim.evaluation.realism import RealismConfig, evaluate_realism, realism_table
+from mirage_sim.evaluation.realism import evaluate_realism, realism_table
 from mirage_sim.evaluation.trajectories import (
-    TrajectoriesConfig,
     evaluate_trajectories,
     trajectories_table,
     write_scene_sequences,
 )
 from mirage_sim.evaluation.variants import VARIANTS
-from mirage_sim.evaluation.walk import WalkRunConfig, evaluate_walk, walk_table
-from mirage_sim.evaluation.worlds import WorldsConfig
+from mirage_sim.evaluation.walk import evaluate_walk, walk_table
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.scenes import SPLITS
 

@@ -65,6 +65,32 @@ WAN_5B = GeneratorConfig(
     context_dim=4096,
 )
 """Wan2.2-TI2V-5B with a memory branch beside every second block."""
+PRECEDING, REFERENCES, PROMPT, STEPS = 2, 4, 512, 20
+"""Latent frames before the target, earlier views, tokens of a prompt, and passes of a step, as published."""
+CHUNK = 8
+"""Latent frames that a step adds, after one that overlaps."""
+
+OFFLOADS = ("networks", "blocks")
+"""What of full-size weights can wait in the host's memory, see `offload`."""
+
+
+def check_offload(kind: str | None, device: str, compiled: bool = False) -> None:
+    """Raise unless a kind of offload is known, of use on the device, and wanted of blocks as they are.
+
+    Args:
+        kind: One of `OFFLOADS`, or `None`.
+        device: Name of the device.
+        compiled: Whether blocks are compiled.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if kind is not None and kind not in OFFLOADS:
+        raise InputError(f"offload must be None or one of {OFFLOADS}, got {kind!r}")
+    if kind is not None and device.partition(":")[0] != "cuda":
+        raise InputError(f"offload must be None but for a CUDA device, got {kind!r} for {device}")
+    if kind is not None and compiled:
+        raise InputError(f"compiled must be False with offload, got it with {kind!r}")
 
 
 @dataclass(frozen=True)

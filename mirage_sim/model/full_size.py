@@ -10,15 +10,14 @@ from typing import Any
 import torch
 
 from mirage_sim.memory import MemoryConfig
-from mirage_sim.model.config import GeneratorConfig
+from mirage_sim.model.config import CHUNK, PRECEDING, PROMPT, REFERENCES, STEPS, GeneratorConfig
 from mirage_sim.model.generator import Generator, empty_generator
 from mirage_sim.model.sampler import SamplerConfig
 from mirage_sim.model.world_model import WorldModelConfig, stays_float32
 
-PUBLISHED_SAMPLER = SamplerConfig(steps=20, shift=5.0, scheduler="unipc", known_fraction=1.0, refine_steps=0)
-PRECEDING, REFERENCES, PROMPT = 2, 4, 512
-CHUNK = 8
-"""Latent frames that a step adds, after one that overlaps."""
+PUBLISHED_SAMPLER = SamplerConfig(
+    steps=STEPS, shift=5.0, scheduler="unipc", known_fraction=1.0, refine_steps=0
+)
 
 
 def full_size_memory(channels: int) -> MemoryConfig:

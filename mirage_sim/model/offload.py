@@ -12,26 +12,10 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from mirage_sim.errors import InputError
 from mirage_sim.libraries import from_library
 from mirage_sim.model.codec import WanCodec
+from mirage_sim.model.config import check_offload
 from mirage_sim.model.generator import Generator
-
-KINDS = ("networks", "blocks")
-
-
-def check_offload(kind: str | None, device: torch.device, compiled: bool = False) -> None:
-    """Raise unless a kind of offload is known, of use on the device, and wanted of blocks as they are.
-
-    Raises:
-        InputError: If it is not.
-    """
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"offload must be None or one of {KINDS}, got {kind!r}")
-    if kind is not None and device.type != "cuda":
-        raise InputError(f"offload must be None but for a CUDA device, got {kind!r} for {device}")
-    if kind is not None and compiled:
-        raise InputError(f"compiled must be False with offload, got it with {kind!r}")
 
 
 def waiting_bytes(sizes: Sequence[int]) -> int:
@@ -51,7 +35,7 @@ def offload_generator(generator: Generator, codec: WanCodec, device: torch.devic
     Raises:
         InputError: If the kind is unknown, or the device needs no offload.
     """
-    check_offload(kind, device)
+    check_offload(kind, str(device))
     if kind == "networks":
         cpu_offload_with_hook = from_library("accelerate", "cpu_offload_with_hook")
         _, generator_leaves = cpu_offload_with_hook(generator, device)

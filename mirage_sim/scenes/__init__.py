@@ -1,6 +1,8 @@
 """Procedural furnished flats in PyBullet: where training clips, test clips and ground truth come from."""
 
-from mirage_sim.scenes.scene import SKY_ID, Scene, View, make_scene
+from typing import TYPE_CHECKING
+
+from mirage_sim.lazy import lazy_names
 from mirage_sim.scenes.splits import (
     SPLITS,
     TEST_SEEDS,
@@ -9,6 +11,9 @@ from mirage_sim.scenes.splits import (
     first_seeds,
     split_of,
 )
+
+if TYPE_CHECKING:
+    from mirage_sim.scenes.scene import SKY_ID, Scene, View, make_scene
 
 __all__ = [
     "SKY_ID",
@@ -22,3 +27,7 @@ __all__ = [
     "make_scene",
     "split_of",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__, dict.fromkeys(("SKY_ID", "Scene", "View", "make_scene"), "mirage_sim.scenes.scene")
+)

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from mirage_sim.evaluation.metrics import gradient_sums, psnr
 from mirage_sim.model.codec import EmbeddedCodec, WanCodec
 from mirage_sim.model.images import frames_to_tensor, scale_pixels
+from mirage_sim.training.config import StageConfig
 from mirage_sim.training.data import Clips
-from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
+from mirage_sim.training.loop import BatchLoss, run_stage
 
 CROP = 64  # pixels: four times cheaper than whole frames, and the network is convolutional
 LATENT_NOISE = 0.05  # of a channel's standard deviation, so that the decoder forgives a generator's errors

@@ -25,19 +25,25 @@ from mirage_sim.model.config import LoRAConfig
 from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel, load_folder
 from mirage_sim.sources.latents import open_latents
 from mirage_sim.training.baselines import train_baseline
-from mirage_sim.training.bench import TrainBenchConfig, bench_train, train_table
+from mirage_sim.training.bench import bench_train, train_table
 from mirage_sim.training.codec import train_codec
-from mirage_sim.training.data import ClipsConfig, read_clips, record_clips
+from mirage_sim.training.config import (
+    ClipsConfig,
+    FullSizeConfig,
+    SequencesConfig,
+    StageConfig,
+    TrainBenchConfig,
+)
+from mirage_sim.training.data import read_clips, record_clips
 from mirage_sim.training.depth import train_depth
 from mirage_sim.training.distil import train_distil
-from mirage_sim.training.full_size import FullSizeConfig, open_to_train, train_full_size
+from mirage_sim.training.full_size import open_to_train, train_full_size
 from mirage_sim.training.generator import train_generator
 from mirage_sim.training.guide import train_guide
-from mirage_sim.training.loop import StageConfig, processes
+from mirage_sim.training.loop import processes
 from mirage_sim.training.refine import train_refine
 from mirage_sim.training.resample import train_resample
 from mirage_sim.training.samples import encode_clips
-from mirage_sim.training.sequences import SequencesConfig
 
 BASELINES = tuple(f"baseline-{kind}" for kind in KINDS)
 STAGES = (

@@ -16,10 +16,10 @@ from mirage_sim.checkpoints.shapes import codec_arguments
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.geometry import from_yaw_pitch
-from mirage_sim.model.config import WAN_5B
+from mirage_sim.model.backbone import Attention
+from mirage_sim.model.config import KINDS, WAN_5B
 from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.generator import Generator
-from mirage_sim.model.offload import KINDS
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.perception import DepthModel, MapAnythingModel
 from mirage_sim.world import World
@@ -155,7 +155,7 @@ def test_attention_is_computed_as_asked_for_in_backbone_and_branch(folder):
     )
     assert np.abs(walk(plain).astype(int) - walk(other)).max() <= 1
     for part in (other.generator.backbone, other.generator.branch):
-        chosen = [m.processor._attention_backend.value for m in part.modules() if hasattr(m, "processor")]
+        chosen = [m.backend for m in part.modules() if isinstance(m, Attention)]
         assert chosen
         assert set(chosen) == {"_native_math"}
     for name, message in (("flash_hub", "not downloaded"), ("magic", "must be a back end that works here")):

@@ -15,7 +15,8 @@ from diffusers import AutoencoderKLWan
 
 from mirage_sim.errors import InputError, StateError
 from mirage_sim.evaluation import bench, counts_networks
-from mirage_sim.evaluation.counts import CountsConfig, bench_counts, world_bytes
+from mirage_sim.evaluation.bench_config import CountsConfig
+from mirage_sim.evaluation.counts import bench_counts, world_bytes
 from mirage_sim.evaluation.counts_cards import CARDS, Setting, fits, floors, needed_bytes
 from mirage_sim.evaluation.counts_codec import (
     CodecShape,
