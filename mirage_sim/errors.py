@@ -42,6 +42,11 @@ class RecordingError(MirageError, OSError):
     """A recording could not be written or is in use by another writer."""
 
 
+def reason(error: Exception) -> str:
+    """Tell what went wrong with a file, without the name of the temporary one that it happened to."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 _LISTED = 20
 
 

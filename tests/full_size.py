@@ -19,8 +19,8 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+from mirage_sim.model.config import SamplerConfig
 from mirage_sim.model.generator import Generator
-from mirage_sim.model.sampler import SamplerConfig
 from tests.checkpoints.official import TINY
 from tests.models import save_backbone, wan22_autoencoder
 

@@ -15,12 +15,11 @@ from mirage_sim.checkpoints.checkpoint import Checkpoint
 from mirage_sim.checkpoints.folder import holds_checkpoint, open_checkpoint
 from mirage_sim.checkpoints.room import check_room, needed_bytes
 from mirage_sim.errors import FileFormatError, InputError
-from mirage_sim.model.config import check_offload
+from mirage_sim.model.config import CONFIG_FILE, check_offload
 from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.offload import offload_generator
 from mirage_sim.model.packed import pack_convolutions
 from mirage_sim.model.world_model import (
-    CONFIG_FILE,
     WorldModel,
     WorldModelConfig,
     default_dtype,

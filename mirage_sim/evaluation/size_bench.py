@@ -21,11 +21,10 @@ from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.evaluation.published import SECONDS_PER_FRAME
 from mirage_sim.evaluation.report import format_table, show
 from mirage_sim.evaluation.whole_size import random_generator, whole_chunks
-from mirage_sim.model.config import PRECEDING, PROMPT
+from mirage_sim.model.config import PRECEDING, PROMPT, SamplerConfig
 from mirage_sim.model.full_size import PUBLISHED_SAMPLER
 from mirage_sim.model.generator import Generator
 from mirage_sim.model.offload import offload_generator
-from mirage_sim.model.sampler import SamplerConfig
 from mirage_sim.world.clock import now
 
 PARTS = ("condition", "generate", "update", "show")

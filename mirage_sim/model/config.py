@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass, field
 
 from mirage_sim.errors import InputError
 
+CONFIG_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+"""Files of a folder that `WorldModel.save` writes."""
 EXTRA_CHANNELS = 6  # mask, offset u, offset v, log scale, view cosine, log depth
 
 
@@ -91,6 +94,37 @@ def check_offload(kind: str | None, device: str, compiled: bool = False) -> None
         raise InputError(f"offload must be None but for a CUDA device, got {kind!r} for {device}")
     if kind is not None and compiled:
         raise InputError(f"compiled must be False with offload, got it with {kind!r}")
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How latents are drawn.
+
+    Attributes:
+        steps: Passes through the network.
+        shift: Shift s of the noise levels, σ' = sσ / (1 + (s - 1)σ).
+        scheduler: "euler" for few steps, "unipc" for the full-size model.
+        known_fraction: Share f of noise in the start of cells that the memory knows but not exactly; 1 starts
+            them all at noise.
+        refine_steps: Passes through the refiner; 0 leaves what the generator drew.
+    """
+
+    steps: int = 1
+    shift: float = 1.0
+    scheduler: str = "euler"
+    known_fraction: float = 0.0
+    refine_steps: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.steps < 1:
+            raise InputError(f"steps must be at least 1, got {self.steps}")
+        if self.refine_steps < 0:
+            raise InputError(f"refine_steps must be at least 0, got {self.refine_steps}")
+        if self.scheduler not in ("euler", "unipc"):
+            raise InputError(f'scheduler must be "euler" or "unipc", got {self.scheduler!r}')
+        if not 0.0 <= self.known_fraction <= 1.0:
+            raise InputError(f"known_fraction must be in [0, 1], got {self.known_fraction}")
 
 
 @dataclass(frozen=True)

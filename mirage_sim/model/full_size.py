@@ -10,9 +10,16 @@ from typing import Any
 import torch
 
 from mirage_sim.memory import MemoryConfig
-from mirage_sim.model.config import CHUNK, PRECEDING, PROMPT, REFERENCES, STEPS, GeneratorConfig
+from mirage_sim.model.config import (
+    CHUNK,
+    PRECEDING,
+    PROMPT,
+    REFERENCES,
+    STEPS,
+    GeneratorConfig,
+    SamplerConfig,
+)
 from mirage_sim.model.generator import Generator, empty_generator
-from mirage_sim.model.sampler import SamplerConfig
 from mirage_sim.model.world_model import WorldModelConfig, stays_float32
 
 PUBLISHED_SAMPLER = SamplerConfig(

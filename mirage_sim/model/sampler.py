@@ -12,48 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mirage_sim.errors import InputError
 from mirage_sim.libraries import from_library
 from mirage_sim.memory import MemoryRead
+from mirage_sim.model.config import SamplerConfig
 from mirage_sim.model.resampler import is_exact
-
-
-@dataclass(frozen=True)
-class SamplerConfig:
-    """How latents are drawn.
-
-    Attributes:
-        steps: Passes through the network.
-        shift: Shift s of the noise levels, σ' = sσ / (1 + (s - 1)σ).
-        scheduler: "euler" for few steps, "unipc" for the full-size model.
-        known_fraction: Share f of noise in the start of cells that the memory knows but not exactly; 1 starts
-            them all at noise.
-        refine_steps: Passes through the refiner; 0 leaves what the generator drew.
-    """
-
-    steps: int = 1
-    shift: float = 1.0
-    scheduler: str = "euler"
-    known_fraction: float = 0.0
-    refine_steps: int = 2
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.steps < 1:
-            raise InputError(f"steps must be at least 1, got {self.steps}")
-        if self.refine_steps < 0:
-            raise InputError(f"refine_steps must be at least 0, got {self.refine_steps}")
-        if self.scheduler not in ("euler", "unipc"):
-            raise InputError(f'scheduler must be "euler" or "unipc", got {self.scheduler!r}')
-        if not 0.0 <= self.known_fraction <= 1.0:
-            raise InputError(f"known_fraction must be in [0, 1], got {self.known_fraction}")
 
 
 def shift_sigma(sigma: Tensor, shift: float) -> Tensor:

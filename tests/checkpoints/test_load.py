@@ -17,7 +17,7 @@ from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.geometry import from_yaw_pitch
 from mirage_sim.model.backbone import Attention
-from mirage_sim.model.config import KINDS, WAN_5B
+from mirage_sim.model.config import OFFLOADS, WAN_5B
 from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.generator import Generator
 from mirage_sim.model.world_model import WorldModel
@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_told_in_figures(folder):
     weights = 4 * sum(weight.numel() for part in networks for weight in part.parameters())
     plain = needed_bytes(checkpoint, model.config, FLOAT)
     assert weights < plain < 20 * weights
-    by_kind = {kind: needed_bytes(checkpoint, model.config, FLOAT, offload=kind) for kind in KINDS}
+    by_kind = {kind: needed_bytes(checkpoint, model.config, FLOAT, offload=kind) for kind in OFFLOADS}
     assert by_kind["blocks"] < plain
     assert by_kind["networks"] <= plain
     larger = replace(model.config, height=256, width=256)

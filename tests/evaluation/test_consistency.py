@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.baselines.weights import KINDS, save_baseline, shared_digest, with_own_parts
+from mirage_sim.baselines.config import KINDS
+from mirage_sim.baselines.weights import save_baseline, shared_digest, with_own_parts
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.evaluation import methods
 from mirage_sim.evaluation.config import ALL_WAYS, ConsistencyConfig, WorldsConfig

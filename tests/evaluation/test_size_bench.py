@@ -13,9 +13,15 @@ from mirage_sim.evaluation.size_bench import bench_size, size_table
 from mirage_sim.evaluation.whole_size import Room, random_generator, walk, whole_chunks
 from mirage_sim.geometry import make_intrinsics, rescale_intrinsics, unproject
 from mirage_sim.model.codec import WanCodec
-from mirage_sim.model.config import PRECEDING, PROMPT, WAN_5B, GeneratorConfig, condition_channels
+from mirage_sim.model.config import (
+    PRECEDING,
+    PROMPT,
+    WAN_5B,
+    GeneratorConfig,
+    SamplerConfig,
+    condition_channels,
+)
 from mirage_sim.model.generator import Generator
-from mirage_sim.model.sampler import SamplerConfig
 from mirage_sim.perception import Seen
 from tests.models import wan22_autoencoder
 

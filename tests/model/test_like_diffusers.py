@@ -12,9 +12,9 @@ from torch import nn
 from mirage_sim.errors import InputError
 from mirage_sim.model.autoencoder import Autoencoder, EmbeddedCodecConfig
 from mirage_sim.model.backbone import Backbone, check_backend
-from mirage_sim.model.config import GeneratorConfig
+from mirage_sim.model.config import GeneratorConfig, SamplerConfig
 from mirage_sim.model.generator import Generator
-from mirage_sim.model.sampler import SamplerConfig, make_scheduler
+from mirage_sim.model.sampler import make_scheduler
 from tests.models import wan_transformer
 
 SHAPE = GeneratorConfig(4, 10, 2, 12, 3, 32, 16, (1, 2, 2), 2)
