@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mirage_sim.arguments import EMBEDDED, check_world_model
 from mirage_sim.checkpoints.build import build_codec, build_generator
 from mirage_sim.checkpoints.checkpoint import Checkpoint
 from mirage_sim.checkpoints.folder import holds_checkpoint, open_checkpoint
@@ -84,16 +85,17 @@ def load_world_model(
         FileFormatError: If a file is missing, truncated, tampered with, or of another kind or version.
         MissingExtraError: If the depth estimator's package is not installed.
     """
+    check_world_model("name_or_folder", name_or_folder)
     target = check_device(device)
     large = dtype if dtype is not None else default_dtype(target)
     folder = Path(name_or_folder)
-    if str(name_or_folder) == "embedded":
+    if str(name_or_folder) == EMBEDDED:
         with as_file(files("mirage_sim.embedded")) as packaged:
             model = load_folder(packaged)
     elif (folder / CONFIG_FILE).is_file():
         model = load_folder(folder)
     elif not holds_checkpoint(folder):
-        raise FileFormatError(f"name_or_folder must hold {CONFIG_FILE} or full-size weights, got {folder}")
+        raise FileFormatError(f"{folder} must hold {CONFIG_FILE} or full-size weights, got neither")
     else:
         beside = Beside(_path(branch), _path(adapters), depth, segmenter)
         check_offload(offload, str(target), compiled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mirage_sim.arguments import check_at_least
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.config import LABELS, check_names
 from mirage_sim.model.config import CHUNK, PROMPT, STEPS, WAN_5B, GeneratorConfig, check_offload
@@ -169,4 +170,8 @@ class SizeBenchConfig:
             raise InputError(f"lengths and steps must be at least 1, got {self.lengths} and {self.steps}")
         if self.chunks < 2:
             raise InputError(f"chunks must be at least 2, the first being left out, got {self.chunks}")
+        height, width = self.size
+        if min(height, width) < 32 or height % 32 or width % 32:
+            raise InputError(f"size must be multiples of 32, got {height}x{width}")
+        check_at_least("seed", self.seed, 0)
         check_offload(self.offload, self.device, self.compiled)

@@ -86,6 +86,7 @@ def check_model_options(args: argparse.Namespace) -> None:
     """
     if hasattr(args, "world_model"):
         check_world_model("--world-model", args.world_model)
+    if hasattr(args, "device"):
         check_device_name("--device", args.device)
     if hasattr(args, "sampling_steps"):
         asked = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mirage_sim.arguments import check_at_least, check_positive
 from mirage_sim.errors import InputError
 from mirage_sim.model.config import WAN_5B, GeneratorConfig, LoRAConfig
 from mirage_sim.scenes.splits import first_seeds
@@ -56,6 +57,8 @@ class StageConfig:
                 "log_every must be at least 1 and validate_every at least 0, "
                 f"got {self.log_every} and {self.validate_every}"
             )
+        check_positive("learning_rate", self.learning_rate)
+        check_at_least("seed", self.seed, 0)
         if not 0 <= self.ema < 1:
             raise InputError(f"ema must be in [0, 1), got {self.ema}")
 
@@ -155,6 +158,7 @@ class TrainBenchConfig:
         """Check the ranges."""
         if not self.stages or not set(self.stages) <= set(BENCH_STAGES):
             raise InputError(f"stages must be among {BENCH_STAGES}, got {self.stages}")
+        check_at_least("seed", self.seed, 0)
         if self.steps < 2 or self.batch_size < 1:
             raise InputError(
                 "steps must be at least 2, the first being left out, and batch_size 1, "

@@ -210,7 +210,7 @@ def test_parts_of_the_full_size_do_not_go_with_the_embedded_model(folder):
 
 
 def test_a_folder_of_something_else(tmp_path):
-    with pytest.raises(FileFormatError, match=r"name_or_folder must hold model\.json or full-size weights"):
+    with pytest.raises(FileFormatError, match=r"must hold model\.json or full-size weights"):
         load_world_model(tmp_path)
 
 
