@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mirage_sim.envs.window import display_available
 from mirage_sim.errors import InputError, InputTypeError, StateError
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.threads import check_threads
+
+if TYPE_CHECKING:
+    from mirage_sim.model.world_model import WorldModel
 
 ACTION_MODES = ("relative", "pose", "discrete")
 OBSERVATIONS = ("rgb", "cam2world", "depth", "coverage", "latents")
@@ -47,7 +52,7 @@ class ExploreConfig:
 
     def __post_init__(self) -> None:
         """Check everything that needs no model."""
-        if not isinstance(self.world_model, str | Path | WorldModel):
+        if not isinstance(self.world_model, str | Path) and not _is_world_model(self.world_model):
             raise InputTypeError(
                 f"world_model must be a name, a folder or a WorldModel, got {type(self.world_model).__name__}"
             )
@@ -58,7 +63,8 @@ class ExploreConfig:
                 f'observations must be a sequence of names such as ("rgb",), got {self.observations!r}'
             )
         names = tuple(self.observations)
-        if not names or len(set(names)) != len(names) or not set(names) <= set(OBSERVATIONS):
+        known = all(isinstance(name, str) and name in OBSERVATIONS for name in names)
+        if not names or not known or len(set(names)) != len(names):
             raise InputError(
                 f"observations must be some of {list(OBSERVATIONS)}, each once, got {list(names)}"
             )
@@ -89,6 +95,12 @@ class ExploreConfig:
     def decodes(self) -> bool:
         """Whether a step decodes its latents."""
         return "rgb" in self.observations or self.render_mode is not None
+
+
+def _is_world_model(value: Any) -> bool:
+    """Whether this is a loaded model, without importing its class: where it is none, nobody may have."""
+    module = sys.modules.get("mirage_sim.model.world_model")
+    return module is not None and isinstance(value, module.WorldModel)
 
 
 def available_render_modes() -> list[str]:

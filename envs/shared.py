@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mirage_sim.arguments import check_world_model
 from mirage_sim.checkpoints import load_world_model
 from mirage_sim.checkpoints.folder import holds_checkpoint
 from mirage_sim.errors import InputError
@@ -45,6 +46,7 @@ def shared_model(
         if device != "cpu" and torch.device(device).type != world_model.device.type:
             raise InputError(f"device must be the model's own, {world_model.device}, got {device!r}")
         return world_model.with_settings(**given) if given else world_model
+    check_world_model("world_model", world_model)
     key = (_resolved(world_model), str(device), _versions(world_model))
     full_size = str(world_model) != "embedded" and holds_checkpoint(Path(world_model))
     if key not in _models:

@@ -5,9 +5,11 @@ Importing it registers `Mirage/Explore-v0` and imports neither torch nor weights
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gymnasium.envs.registration import register, registry
+
+from mirage_sim.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mirage_sim.checkpoints import load_world_model
@@ -24,15 +26,4 @@ if "Mirage/Explore-v0" not in registry:
     )
 
 
-def __getattr__(name: str) -> Any:
-    """Import `load_world_model`, and torch with it, when it is first asked for."""
-    if name == "load_world_model":
-        from mirage_sim.checkpoints import load_world_model
-
-        return load_world_model
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """Names of the package, the lazy one among them."""
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy_names(__name__, {"load_world_model": "mirage_sim.checkpoints"})

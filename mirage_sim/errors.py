@@ -30,12 +30,21 @@ class MissingExtraError(MirageError, ImportError):
     """An optional library is not installed; the message names the extra that brings it."""
 
 
+class LibraryError(MirageError, ImportError):
+    """A library that is needed is installed, or should be, and does not import; the message names it."""
+
+
 class FileFormatError(MirageError, OSError):
     """A file is missing, truncated, tampered with, or of another kind or version."""
 
 
 class RecordingError(MirageError, OSError):
     """A recording could not be written or is in use by another writer."""
+
+
+def reason(error: Exception) -> str:
+    """Tell what went wrong with a file, without the name of the temporary one that it happened to."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 _LISTED = 20

@@ -19,10 +19,10 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+from mirage_sim.model.config import SamplerConfig
 from mirage_sim.model.generator import Generator
-from mirage_sim.model.sampler import SamplerConfig
 from tests.checkpoints.official import TINY
-from tests.models import wan22_autoencoder
+from tests.models import save_backbone, wan22_autoencoder
 
 LABELS = {0: "wall", 1: "sky", 2: "person;individual", 3: "floor, flooring"}
 WORDS = ["<pad>", "</s>", "<unk>", "a", "kitchen", "with", "red", "chairs", "room"]
@@ -105,7 +105,7 @@ def write_text(folder: Path, shard: str = "4GB") -> Path:
 def write_full_size(folder: Path) -> Path:
     """Everything that a full-size model's folder may hold."""
     generator = seeded(lambda: Generator(TINY))
-    generator.backbone.save_pretrained(folder / "transformer")
+    save_backbone(generator, folder / "transformer")
     zeros, ones = [0.0] * TINY.channels, [1.0] * TINY.channels
     seeded(lambda: wan22_autoencoder(4, 4, [True, True], zeros, ones)).save_pretrained(folder / "vae")
     write_depth_estimator(folder / "depth_estimator")

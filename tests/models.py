@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
 from mirage_sim.memory import MemoryConfig
-from mirage_sim.model.codec import EmbeddedCodecConfig
-from mirage_sim.model.condition import condition_channels
+from mirage_sim.model.autoencoder import EmbeddedCodecConfig
+from mirage_sim.model.config import GeneratorConfig, condition_channels
 from mirage_sim.model.depth_head import DepthHeadConfig
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.generator import Generator
 from mirage_sim.model.refiner import RefinerConfig
 from mirage_sim.model.resampler import ResamplerConfig
 from mirage_sim.model.world_model import WorldModel, WorldModelConfig
@@ -41,6 +41,28 @@ def tiny_world_model(height: int = 32, width: int = 32, seed: int = 0, **setting
         torch.nn.init.normal_(model.resampler.last.weight, std=0.1)
         torch.nn.init.normal_(model.refiner.last.weight, std=0.1)
     return model.requires_grad_(False).eval()
+
+
+def wan_transformer(config: GeneratorConfig) -> WanTransformer3DModel:
+    """diffusers' own backbone of this shape, with random weights."""
+    return WanTransformer3DModel(
+        patch_size=config.patch_size,
+        num_attention_heads=config.heads,
+        attention_head_dim=config.head_dim,
+        in_channels=config.channels,
+        out_channels=config.channels,
+        text_dim=config.context_dim,
+        ffn_dim=config.ffn_dim,
+        num_layers=config.layers,
+    )
+
+
+def save_backbone(generator: Generator, folder: Path, **settings: object) -> None:
+    """Save a generator's backbone as diffusers does."""
+    with torch.random.fork_rng():
+        published = wan_transformer(generator.config)
+    published.load_state_dict(generator.backbone.state_dict())
+    published.to(next(generator.backbone.parameters()).dtype).save_pretrained(folder, **settings)
 
 
 def wan21_autoencoder() -> AutoencoderKLWan:

@@ -12,10 +12,10 @@ from mirage_sim.geometry import from_yaw_pitch, rescale_intrinsics, yaw_sweep
 from mirage_sim.memory import SpatialMemory
 from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.training.bench import RandomClips, TrainBenchConfig
-from mirage_sim.training.full_size import DepthIsKnown, FullSizeConfig, prepare, sequence_loss
+from mirage_sim.training.bench import RandomClips
+from mirage_sim.training.config import FullSizeConfig, StageConfig, TrainBenchConfig
+from mirage_sim.training.full_size import DepthIsKnown, prepare, sequence_loss
 from mirage_sim.training.generator import train_generator
-from mirage_sim.training.loop import StageConfig
 from mirage_sim.training.samples import LatentClips
 from mirage_sim.training.sequences import Sequences
 from mirage_sim.world import World

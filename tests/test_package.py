@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mirage_sim.baselines.weights import KINDS
+from mirage_sim.baselines.config import KINDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mirage_sim"

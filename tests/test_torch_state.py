@@ -200,7 +200,7 @@ def fail_inside() -> None:
         fail()
 
 
-FACTORIES = {
+_NAMES = (
     "zeros",
     "ones",
     "empty",
@@ -212,7 +212,9 @@ FACTORIES = {
     "arange",
     "randperm",
     "tensor",
-}
+)
+FACTORIES = {f"torch.{name}" for name in _NAMES}
+WEIGHTS = {"nn.Parameter", "self.register_buffer"}  # made where the whole network is made
 EXEMPT = ("training", "evaluation")  # run by our own commands only
 
 
@@ -222,14 +224,17 @@ def test_every_new_tensor_names_its_dtype_and_device() -> None:
     assert {"envs", "agents", "world"} <= {folder.name for folder in folders}
     lacking = []
     for path in [path for folder in folders for path in folder.glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and isinstance(node.func.value, ast.Name)
-                and node.func.value.id == "torch"
-                and node.func.attr in FACTORIES
-                and not {"dtype", "device"} <= {keyword.arg for keyword in node.keywords}
-            ):
+        tree = ast.parse(path.read_text())
+        weights = {inner for node in ast.walk(tree) if called(node) in WEIGHTS for inner in ast.walk(node)}
+        for node in ast.walk(tree):
+            if called(node) not in FACTORIES or node in weights:
+                continue
+            assert isinstance(node, ast.Call)
+            if not {"dtype", "device"} <= {keyword.arg for keyword in node.keywords}:
                 lacking.append(f"{path.relative_to(package)}:{node.lineno}")
     assert lacking == []
+
+
+def called(node: ast.AST) -> str:
+    """Name of what is called, with what it belongs to; nothing for what is no call."""
+    return ast.unparse(node.func) if isinstance(node, ast.Call) else ""

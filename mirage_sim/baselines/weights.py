@@ -17,11 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mirage_sim.baselines.config import KINDS
 from mirage_sim.errors import FileFormatError, InputError
-from mirage_sim.model.lora import LoRAConfig, add_lora, merge_lora
+from mirage_sim.model.config import LoRAConfig
+from mirage_sim.model.lora import add_lora, merge_lora
 from mirage_sim.model.world_model import WorldModel, stays_float32
 
-KINDS = ("colours", "appended", "retrieved")
 ADAPTERS = LoRAConfig(rank=16, alpha=16)
 
 

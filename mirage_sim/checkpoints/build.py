@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 
 import torch
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor, nn
 
 from mirage_sim.checkpoints.checkpoint import Checkpoint, adapted_modules
@@ -20,7 +19,6 @@ from mirage_sim.model.generator import Generator, empty_generator
 from mirage_sim.model.lora import ADAPTER, add_unscaled_lora
 from mirage_sim.model.world_model import default_dtype, stays_float32
 
-POSITIONS = 1024
 _ADAPTER_HALF = re.compile(rf"(.+)\.lora_([AB])\.{ADAPTER}\.weight")
 
 
@@ -48,9 +46,6 @@ def build_generator(
     branch = {f"branch.{name}": tensor for name, tensor in stored.items()}
     large = dtype if dtype is not None else default_dtype(target)
     generator.load_state_dict(_placed(backbone | branch, target, large), assign=True)
-    config = checkpoint.config
-    # Tables that no file holds; the generator computes positions itself, but they must not stay empty.
-    generator.backbone.rope = WanRotaryPosEmbed(config.head_dim, config.patch_size, POSITIONS).to(target)
     if checkpoint.adapters:
         _add_adapters(generator, _placed(checkpoint.adapters, target, large))
     return generator.requires_grad_(False).eval()

@@ -30,7 +30,8 @@ from mirage_sim.checkpoints.shapes import (
     with_branch,
 )
 from mirage_sim.errors import FileFormatError
-from mirage_sim.model.generator import GeneratorConfig, empty_generator
+from mirage_sim.model.config import GeneratorConfig
+from mirage_sim.model.generator import empty_generator
 from mirage_sim.pretrained import read_json
 
 OFFICIAL_CODECS = ("Wan2.2_VAE.pth", "Wan2.2_VAE.safetensors")

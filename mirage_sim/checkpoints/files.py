@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mirage_sim.errors import FileFormatError, InputError, MirageError, listed
+from mirage_sim.errors import FileFormatError, InputError, MirageError, listed, reason
 from mirage_sim.pretrained import read_json
 
 INDEX_ENDING = ".safetensors.index.json"
@@ -203,7 +203,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     except OSError as error:
-        raise InputError(f"folder must be at a place that can be written, got {error}") from error
+        raise InputError(
+            f"folder must be at a place that can be written, got {folder}: {reason(error)}"
+        ) from error
     try:
         umask = os.umask(0)
         os.umask(umask)
@@ -213,6 +215,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     except MirageError:
         raise
     except (OSError, SafetensorError) as error:
-        raise InputError(f"folder must be at a place that can be written, got {error}") from error
+        raise InputError(
+            f"folder must be at a place that can be written, got {folder}: {reason(error)}"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -10,16 +10,17 @@ from typing import Any
 
 import torch
 
+from mirage_sim.arguments import EMBEDDED, check_world_model
 from mirage_sim.checkpoints.build import build_codec, build_generator
 from mirage_sim.checkpoints.checkpoint import Checkpoint
 from mirage_sim.checkpoints.folder import holds_checkpoint, open_checkpoint
 from mirage_sim.checkpoints.room import check_room, needed_bytes
 from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.model.config import CONFIG_FILE, check_offload
 from mirage_sim.model.full_size import full_size_config
-from mirage_sim.model.offload import check_offload, offload_generator
+from mirage_sim.model.offload import offload_generator
 from mirage_sim.model.packed import pack_convolutions
 from mirage_sim.model.world_model import (
-    CONFIG_FILE,
     WorldModel,
     WorldModelConfig,
     default_dtype,
@@ -85,6 +86,7 @@ def load_world_model(
         FileFormatError: If a file is missing, truncated, tampered with, or of another kind or version.
         MissingExtraError: If the depth estimator's package is not installed.
     """
+    check_world_model("name_or_folder", name_or_folder)
     target = check_device(device)
     large = dtype if dtype is not None else default_dtype(target)
     beside = Beside(_path(branch), _path(adapters), depth, segmenter)
@@ -105,15 +107,15 @@ def _load(
     offload: str | None,
     settings: dict[str, Any],
 ) -> WorldModel:
-    if str(folder) == "embedded":
+    if str(folder) == EMBEDDED:
         with as_file(files("mirage_sim.embedded")) as packaged:
             model = load_folder(packaged)
     elif (folder / CONFIG_FILE).is_file():
         model = load_folder(folder)
     elif not holds_checkpoint(folder):
-        raise FileFormatError(f"name_or_folder must hold {CONFIG_FILE} or full-size weights, got {folder}")
+        raise FileFormatError(f"{folder} must hold {CONFIG_FILE} or full-size weights, got neither")
     else:
-        check_offload(offload, target, compiled)
+        check_offload(offload, str(target), compiled)
         model = _full_size(folder, beside, target, large, tiling, offload, settings)
         if compiled:
             model.generator.compile_blocks()

@@ -21,8 +21,8 @@ from mirage_sim.checkpoints.codec_names import codec_names
 from mirage_sim.checkpoints.files import INDEX_ENDING, SHARD_BYTES, apart, whole_folder, write_shards
 from mirage_sim.checkpoints.names import ADAPTERS, BACKBONE, BRANCH, Names, publish
 from mirage_sim.checkpoints.shapes import FIXED
-from mirage_sim.errors import InputError
-from mirage_sim.model.full_size import PROMPT
+from mirage_sim.errors import InputError, reason
+from mirage_sim.model.config import PROMPT
 
 BACKBONE_STEM = "diffusion_pytorch_model"
 BRANCH_STEM = "memory_branch"
@@ -94,7 +94,9 @@ def save_part(tensors: Mapping[str, Tensor], names: Names, path: Path) -> None:
         save_file(apart(publish(tensors, names)), temporary, {"format": "pt"})
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"path must be at a place that can be written, got {error}") from error
+        raise InputError(
+            f"path must be at a place that can be written, got {path}: {reason(error)}"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError
-from mirage_sim.model.condition import condition_channels
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.libraries import from_library
+from mirage_sim.model.config import GeneratorConfig, condition_channels
 from mirage_sim.pretrained import read_json
 
 HEAD_DIM = 128
@@ -193,9 +192,18 @@ def check_class(path: Path, values: Mapping[str, Any], name: str) -> None:
         raise FileFormatError(f"{path} must be of class {name}, got {values.get('_class_name')!r}")
 
 
+def wan_autoencoder() -> Any:
+    """The class of Wan's autoencoders.
+
+    Raises:
+        LibraryError: If diffusers cannot be imported.
+    """
+    return from_library("diffusers", "AutoencoderKLWan")
+
+
 def codec_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the values that `AutoencoderKLWan` takes; other versions of it write others beside them."""
-    known = inspect.signature(AutoencoderKLWan.__init__).parameters
+    known = inspect.signature(wan_autoencoder().__init__).parameters
     return {key: value for key, value in values.items() if key in known}
 
 
@@ -212,9 +220,10 @@ def empty_codec(where: Path | str, arguments: Mapping[str, Any]) -> Any:
     Raises:
         FileFormatError: If the arguments do not fit, or the statistics are not as many as latent channels.
     """
+    kind = wan_autoencoder()
     try:
         with torch.device("meta"):
-            codec = AutoencoderKLWan(**arguments)
+            codec = kind(**arguments)
         statistics = [len(codec.config[key]) for key in ("latents_mean", "latents_std")]
     except (
         ArithmeticError,

@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from mirage_sim.arguments import check_file, path_exists
+from mirage_sim.errors import FileFormatError, InputError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mirage-sim convert`."""
@@ -37,6 +40,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         FileFormatError: If a file is missing, damaged, or does not fit the others.
         InputError: If the folder is taken or cannot be written.
     """
+    if not path_exists(args.source):
+        raise FileFormatError(f"source must be weights, got {args.source}, which does not exist")
+    for name in ("branch", "lora"):
+        if getattr(args, name) is not None:
+            check_file(f"--{name}", getattr(args, name))
+    if path_exists(args.to) and (not args.to.is_dir() or any(args.to.iterdir())):
+        raise InputError(f"--to must be a new or empty folder, got {args.to}")
     from mirage_sim.checkpoints import open_checkpoint, save_checkpoint, save_official
     from mirage_sim.folders import visible
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from mirage_sim.arguments import check_device_name, check_folder, make_parent
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mirage-sim embed`."""
@@ -28,6 +30,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         FileFormatError: If the folder holds no sound encoder.
         InputError: If the file cannot be written.
     """
+    for part in ("text_encoder", "tokenizer"):
+        check_folder(f"{part} in the folder", args.folder / part)
+    check_device_name("--device", args.device)
+    make_parent("--out", args.out)
     from mirage_sim.text import TextEncoder, load_embeddings, save_embeddings
 
     encoder = TextEncoder(args.folder, args.device)

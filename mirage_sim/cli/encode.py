@@ -6,6 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mirage_sim.arguments import (
+    check_at_least,
+    check_device_name,
+    check_folder,
+    check_positive,
+    check_world_model,
+    make_parent,
+    path_exists,
+)
+from mirage_sim.errors import FileFormatError, InputError
+
 if TYPE_CHECKING:
     from mirage_sim.model.codec import Codec
     from mirage_sim.sources import ClipSource
@@ -32,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=1280, help="of the pictures (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=81, help="of a clip (default: %(default)s)")
     parser.add_argument(
-        "--step", type=int, default=1, help="take every so manieth frame (default: %(default)s)"
+        "--step", type=int, default=1, help="frames from one of a clip to the next (default: %(default)s)"
     )
     parser.add_argument(
         "--every", type=int, help="frames between the starts of clips (default: a clip's length)"
@@ -71,6 +82,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         InputError: If sizes do not fit the codec, or the file was begun with other settings.
         MissingExtraError: If a library is missing that the source's files need.
     """
+    _check(args)
     from mirage_sim.sources import EncodeConfig, encode_source
 
     config = EncodeConfig(
@@ -95,6 +107,28 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Check everything that needs no torch."""
+    if not path_exists(args.source):
+        raise FileFormatError(
+            f"source must be a folder or a recording, got {args.source}, which does not exist"
+        )
+    check_world_model("--codec", args.codec)
+    check_device_name("--device", args.device)
+    for name in ("height", "width", "frames", "step"):
+        check_at_least(f"--{name}", getattr(args, name), 1)
+    if args.every is not None:
+        check_at_least("--every", args.every, 1)
+    index, count = args.part
+    if not 0 <= index < count:
+        raise InputError(f"--part must be INDEX COUNT with 0 <= INDEX < COUNT, got {index} {count}")
+    for name in ("scale", "fps"):
+        check_positive(f"--{name}", getattr(args, name))
+    if args.frames_folder is not None:
+        check_folder("--frames-folder", args.frames_folder)
+    make_parent("--out", args.out)
+
+
 def _open_source(args: argparse.Namespace) -> ClipSource:
     from mirage_sim.sources import RealEstateSource, RecordingsSource, VipeSource
 
@@ -110,7 +144,7 @@ def _load_codec(name: str, device: str) -> Codec:
     from mirage_sim import load_world_model
     from mirage_sim.checkpoints import build_codec, open_checkpoint
     from mirage_sim.checkpoints.folder import holds_checkpoint
-    from mirage_sim.model.world_model import CONFIG_FILE
+    from mirage_sim.model.config import CONFIG_FILE
 
     folder = Path(name)
     if name != "embedded" and not (folder / CONFIG_FILE).is_file() and holds_checkpoint(folder):

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mirage_sim.arguments import check_file
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mirage-sim info`."""
@@ -25,6 +27,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         FileFormatError: If it is no recording.
     """
+    check_file("file", args.file)
     from mirage_sim.recording import HDF5Reader
 
     with HDF5Reader(args.file) as reader:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mirage_sim import __version__
-from mirage_sim.errors import MirageError
+from mirage_sim.errors import MirageError, reason
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -109,14 +109,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MirageError as error:
         print(f"mirage-sim: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_ERROR
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # Whoever read the output has gone; keep the interpreter from complaining when it flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_ERROR
+        print(f"mirage-sim: {_system_error(error)}", file=sys.stderr)
+        return EXIT_ERROR
     except KeyboardInterrupt:
         print("mirage-sim: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has gone; keep the interpreter from complaining when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_ERROR
     return 1 if result.get("passed") is False else 0
+
+
+def _system_error(error: OSError) -> str:
+    """What the operating system refused, and of which file."""
+    return f"{error.filename}: {reason(error)}" if error.filename is not None else str(error)
 
 
 def _print_result(result: dict[str, Any]) -> None:

@@ -8,6 +8,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mirage_sim.arguments import (
+    check_at_least,
+    check_device_name,
+    check_file,
+    check_positive,
+    check_world_model,
+    make_parent,
+)
 from mirage_sim.errors import FileFormatError, InputError
 
 if TYPE_CHECKING:
@@ -57,6 +65,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         InputError: If an argument is wrong.
         RecordingError: If the picture cannot be written.
     """
+    check_file("file", args.file)
+    if args.world_model is not None:
+        check_world_model("--world-model", args.world_model)
+    if args.device is not None:
+        check_device_name("--device", args.device)
+    if not args.check:
+        _check_picture(args)
     from mirage_sim.recording import HDF5Reader
 
     if not 0.0 <= args.tolerance < 1.0:
@@ -65,13 +80,27 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return _check(reader, args) if args.check else _show(reader, args)
 
 
+def _picture(args: argparse.Namespace) -> Path:
+    """The file that shows an episode."""
+    out: Path = args.out if args.out is not None else args.file.with_suffix(".mp4")
+    return out
+
+
+def _check_picture(args: argparse.Namespace) -> None:
+    """Check everything that showing an episode is asked for."""
+    out = _picture(args)
+    if out.suffix not in {".mp4", ".png"}:
+        raise InputError(f"--out must end in .mp4 or .png, got {out}")
+    check_positive("--fps", args.fps)
+    check_at_least("--columns", args.columns, 1)
+    make_parent("--out", out)
+
+
 def _show(reader: HDF5Reader, args: argparse.Namespace) -> dict[str, Any]:
     """Write one episode as a video or a contact sheet."""
     from mirage_sim.recording import contact_sheet, write_mp4, write_png
 
-    out: Path = args.out if args.out is not None else args.file.with_suffix(".mp4")
-    if out.suffix not in {".mp4", ".png"}:
-        raise InputError(f"--out must end in .mp4 or .png, got {out}")
+    out = _picture(args)
     frames = reader.frames(args.episode, args.key)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".mp4":

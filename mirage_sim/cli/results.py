@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from mirage_sim.arguments import check_file, check_folder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mirage-sim results`."""
@@ -27,9 +29,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         FileFormatError: If the document is missing, a mark is unknown, or results are missing.
     """
-    from mirage_sim.errors import FileFormatError
+    check_file("document", args.document)
+    check_folder("--out", args.out)
     from mirage_sim.evaluation.results import write_results
 
-    if not args.document.is_file():
-        raise FileFormatError(f"document must be a Markdown file, got {args.document}")
     return {"document": str(args.document), "tables": write_results(args.document, args.out)}

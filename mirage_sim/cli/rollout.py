@@ -7,11 +7,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import json
 import time
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mirage_sim.agents.names import AGENT_NAMES
+from mirage_sim.arguments import (
+    check_at_least,
+    check_device_name,
+    check_positive,
+    check_world_model,
+    make_folder,
+    similar,
+)
 from mirage_sim.errors import InputError, MirageError, RecordingError
 
 if TYPE_CHECKING:
@@ -27,14 +39,12 @@ IMAGE_KEY = "rgb"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mirage-sim rollout`."""
-    from mirage_sim.agents import AGENTS
-
     parser.add_argument("--env", default="Mirage/Explore-v0", help="environment id (default: %(default)s)")
     parser.add_argument(
         "--world-model", default="embedded", help='"embedded" or a folder (default: %(default)s)'
     )
     parser.add_argument(
-        "--agent", default="out_and_back", choices=sorted(AGENTS), help="default: %(default)s"
+        "--agent", default="out_and_back", choices=sorted(AGENT_NAMES), help="default: %(default)s"
     )
     parser.add_argument("--episodes", type=int, default=1, help="number of episodes (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=64, help="steps of an episode (default: %(default)s)")
@@ -67,15 +77,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         InputError: If an argument is wrong.
         RecordingError: If the files cannot be written.
     """
-    for name in ("episodes", "steps"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    if args.seed < 0:
-        raise InputError(f"--seed must be at least 0, got {args.seed}")
+    for name, least in (("episodes", 1), ("steps", 1), ("seed", 0)):
+        check_at_least(f"--{name}", getattr(args, name), least)
+    check_positive("--fps", args.fps)
     env_kwargs = parse_env_args(args.env_arg)
+    check_env_id(args.env)
     if args.env.split(":")[-1].startswith("Mirage/"):
         env_kwargs = {"world_model": args.world_model, "device": args.device, **env_kwargs}
-    recording = args.out / RECORDING
+        check_env_args(args.env, env_kwargs)
+    recording = make_folder("--out", args.out) / RECORDING
     if recording.exists() and not args.overwrite:
         raise RecordingError(
             f"--out must be a folder without {RECORDING}, got {args.out}; --overwrite replaces it"
@@ -111,6 +121,55 @@ def parse_env_args(pairs: list[str]) -> dict[str, Any]:
     return parsed
 
 
+def check_env_id(env_id: str) -> None:
+    """Raise unless an environment is registered, without importing it.
+
+    Args:
+        env_id: As `gym.make` takes it.
+
+    Raises:
+        InputError: If it is not.
+    """
+    import gymnasium as gym
+
+    try:
+        gym.spec(env_id)
+    except (gym.error.Error, ImportError, ValueError) as error:
+        known = similar(env_id, gym.registry)
+        meant = f"; did you mean {' or '.join(known)}?" if known else ""
+        raise InputError(f"--env must be a registered environment, got {env_id!r}{meant}") from error
+
+
+def check_env_args(env_id: str, env_kwargs: Mapping[str, Any]) -> None:
+    """Check the arguments of one of our environments without loading anything.
+
+    Args:
+        env_id: For the message.
+        env_kwargs: Arguments of `gym.make` and of the environment.
+
+    Raises:
+        InputError: If one is unknown or has a wrong value.
+        InputTypeError: If one has a wrong type.
+        FileFormatError: If there is no such world model.
+    """
+    import gymnasium as gym
+
+    from mirage_sim.envs.config import ExploreConfig
+
+    ours = {field.name for field in fields(ExploreConfig)}
+    theirs = set(inspect.signature(gym.make).parameters) - {"id", "kwargs"}
+    unknown = sorted(set(env_kwargs) - ours - theirs)
+    if unknown:
+        known = similar(unknown[0], ours)
+        meant = f"; did you mean {known[0]}?" if known else ""
+        raise InputError(
+            f"--env-arg must name arguments of {env_id}: {sorted(ours)}, got {unknown[0]}{meant}"
+        )
+    config = ExploreConfig(**{name: value for name, value in env_kwargs.items() if name in ours})
+    check_world_model("world_model", str(config.world_model))
+    check_device_name("device", config.device)
+
+
 def open_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """Make an environment.
 
@@ -144,7 +203,6 @@ def _walk(env: gym.Env[Any, Any], args: argparse.Namespace, recording: Path) -> 
     from mirage_sim.recording import HDF5Reader, RecordHDF5
 
     agent = make_agent(args.agent, env, steps=args.steps, seed=args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
     if args.overwrite:
         recording.unlink(missing_ok=True)
     rewards, coverage, seconds = [], [], 0.0

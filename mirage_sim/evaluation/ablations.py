@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirage_sim.errors import InputError
-from mirage_sim.evaluation.consistency import ALL_WAYS, compare
-from mirage_sim.evaluation.methods import check_names
+from mirage_sim.evaluation.config import AblationsConfig
+from mirage_sim.evaluation.consistency import compare
 from mirage_sim.evaluation.report import format_table, show
 from mirage_sim.evaluation.rows import summarise
-from mirage_sim.evaluation.variants import VARIANTS, make_variant
-from mirage_sim.evaluation.worlds import WorldsConfig
+from mirage_sim.evaluation.variants import make_variant
 from mirage_sim.model.world_model import WorldModel
 
 SHOWN = {
@@ -23,32 +20,6 @@ SHOWN = {
     "sharpness": ("sharpness", 2),
     "entries": ("entries", 0),
 }
-
-
-@dataclass(frozen=True)
-class AblationsConfig:
-    """What is compared.
-
-    Attributes:
-        worlds: Which worlds.
-        variants: Names, see `VARIANTS`.
-        ways: Names, see `ALL_WAYS`.
-        every: Steps between compared poses.
-        batch: Worlds generated at once.
-    """
-
-    worlds: WorldsConfig
-    variants: tuple[str, ...] = tuple(VARIANTS)
-    ways: tuple[str, ...] = ("out-32", "yaw")
-    every: int = 4
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        """Check names and sizes."""
-        check_names("variants", self.variants, VARIANTS)
-        check_names("ways", self.ways, ALL_WAYS)
-        if min(self.every, self.batch) < 1:
-            raise InputError(f"every and batch must be at least 1, got {self.every} and {self.batch}")
 
 
 def evaluate_ablations(model: WorldModel, config: AblationsConfig, out: Path) -> dict[str, Any]:

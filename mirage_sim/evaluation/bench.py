@@ -1,24 +1,36 @@
-"""The `bench` commands: arguments in, JSON and a printed table out."""
+"""The `bench` commands: arguments in, JSON and a printed table out.
+
+Arguments are checked before torch, or the module of a benchmark, is imported.
+"""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import Any
 
-import torch
+from mirage_sim.arguments import check_at_least
+from mirage_sim.evaluation.bench_config import (
+    PRESETS,
+    CountsConfig,
+    MemoryBenchConfig,
+    ReadBenchConfig,
+    SizeBenchConfig,
+    StepBenchConfig,
+)
+from mirage_sim.evaluation.config import LABELS
+from mirage_sim.evaluation.options import (
+    add_model_options,
+    add_out_option,
+    check_model_options,
+    finish,
+    load_model,
+)
+from mirage_sim.model.config import OFFLOADS
 
-from mirage_sim.errors import InputError
-from mirage_sim.evaluation.counts import CountsConfig, bench_counts
-from mirage_sim.evaluation.counts_report import counts_table
-from mirage_sim.evaluation.memory_bench import PRESETS, MemoryBenchConfig, bench_memory
-from mirage_sim.evaluation.memory_report import memory_table, plot_memory
-from mirage_sim.evaluation.methods import LABELS
-from mirage_sim.evaluation.options import add_model_options, add_out_option, finish, load_model
-from mirage_sim.evaluation.read_bench import ReadBenchConfig, bench_read, read_table
-from mirage_sim.evaluation.size_bench import SizeBenchConfig, bench_size, size_table
-from mirage_sim.evaluation.step_bench import StepBenchConfig, bench_step, step_table
-from mirage_sim.model.offload import KINDS
+Args = argparse.Namespace
+Result = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--size", type=int, nargs=2, default=list(told.size), help="rows and columns")
     size.add_argument("--chunks", type=int, default=told.chunks, help="steps (default: %(default)s)")
     size.add_argument("--compile", action="store_true", help="compile the blocks")
-    size.add_argument("--offload", choices=KINDS, help="weights that wait in the host's memory")
+    size.add_argument("--offload", choices=OFFLOADS, help="weights that wait in the host's memory")
     size.add_argument("--tiling", action="store_true", help="decode in tiles")
     size.add_argument("--attention", default=told.attention, help="back end of diffusers")
     size.add_argument("--seed", type=int, default=0, help="of weights and noise (default: %(default)s)")
@@ -108,68 +120,108 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         each.add_argument("--threads", type=int, help="threads of torch (default: as it finds the machine)")
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Carry out a benchmark.
+CONFIGS: dict[str, Callable[[Args], Any]] = {
+    "step": lambda args: StepBenchConfig(args.steps, args.warm_up, args.vector, args.seed),
+    "read": lambda args: ReadBenchConfig(tuple(args.sizes), args.repeats, args.channels, *args.grid),
+    "memory": lambda args: MemoryBenchConfig(
+        args.preset,
+        tuple(args.methods),
+        args.chunks,
+        args.one_place,
+        args.index,
+        args.seed,
+        args.encode_frames,
+    ),
+    "counts": lambda args: CountsConfig(
+        lengths=tuple(args.lengths), references=tuple(args.references), steps=args.steps
+    ),
+    "full-size": lambda args: SizeBenchConfig(
+        lengths=tuple(args.lengths),
+        steps=tuple(args.steps),
+        size=tuple(args.size),
+        chunks=args.chunks,
+        compiled=args.compile,
+        offload=args.offload,
+        tiling=args.tiling,
+        attention=args.attention,
+        device=args.device,
+        seed=args.seed,
+    ),
+}
+"""What turns arguments into a config, which checks them."""
+
+
+def run(args: Args) -> Result:
+    """Check the arguments, and carry out a benchmark.
 
     Args:
         args: What `add_arguments` parsed.
 
     Returns:
         Its figures, see `mirage_sim.evaluation.options.finish`.
+
+    Raises:
+        InputError: If an argument is wrong.
     """
     if args.threads is not None:
-        if args.threads < 1:
-            raise InputError(f"threads must be at least 1, got {args.threads}")
+        check_at_least("--threads", args.threads, 1)
+    config = CONFIGS[args.bench](args)
+    check_model_options(args)
+    import torch
+
+    if args.threads is not None:
         torch.set_num_threads(args.threads)
     began = time.perf_counter()
-    if args.bench == "read":
-        reads = ReadBenchConfig(tuple(args.sizes), args.repeats, args.channels, *args.grid)
-        result = bench_read(reads)
-        return finish(
-            "bench read", args, reads, None, result, read_table(result), time.perf_counter() - began
-        )
-    if args.bench == "counts":
-        counted = CountsConfig(
-            lengths=tuple(args.lengths), references=tuple(args.references), steps=args.steps
-        )
-        result = bench_counts(counted)
-        return finish(
-            "bench counts", args, counted, None, result, counts_table(result), time.perf_counter() - began
-        )
-    if args.bench == "memory":
-        chunks = MemoryBenchConfig(
-            args.preset,
-            tuple(args.methods),
-            args.chunks,
-            args.one_place,
-            args.index,
-            args.seed,
-            args.encode_frames,
-        )
-        needed = load_model(args) if args.preset == "embedded" else None
-        result = bench_memory(needed, chunks)
-        result["files"] = [str(plot_memory(result, args.out / "memory.png"))]
-        return finish(
-            "bench memory", args, chunks, needed, result, memory_table(result), time.perf_counter() - began
-        )
-    if args.bench == "full-size":
-        sizes = SizeBenchConfig(
-            lengths=tuple(args.lengths),
-            steps=tuple(args.steps),
-            size=tuple(args.size),
-            chunks=args.chunks,
-            compiled=args.compile,
-            offload=args.offload,
-            tiling=args.tiling,
-            attention=args.attention,
-            device=args.device,
-            seed=args.seed,
-        )
-        result = bench_size(sizes)
-        return finish(
-            "bench full-size", args, sizes, None, result, size_table(result), time.perf_counter() - began
-        )
-    steps = StepBenchConfig(args.steps, args.warm_up, args.vector, args.seed)
-    model = load_model(args)
-    result = bench_step(model, steps)
-    return finish("bench step", args, steps, model, result, step_table(result), time.perf_counter() - began)
+    whole = args.bench == "step" or (args.bench == "memory" and config.preset == "embedded")
+    model = load_model(args) if whole else None
+    result, table = RUNS[args.bench](config, model, args)
+    seconds = time.perf_counter() - began
+    return finish(f"bench {args.bench}", args, config, model, result, table, seconds)
+
+
+def _run_step(config: StepBenchConfig, model: Any, args: Args) -> tuple[Result, str]:
+    from mirage_sim.evaluation.step_bench import bench_step, step_table
+
+    result = bench_step(model, config)
+    return result, step_table(result)
+
+
+def _run_read(config: ReadBenchConfig, model: None, args: Args) -> tuple[Result, str]:
+    from mirage_sim.evaluation.read_bench import bench_read, read_table
+
+    result = bench_read(config)
+    return result, read_table(result)
+
+
+def _run_memory(config: MemoryBenchConfig, model: Any, args: Args) -> tuple[Result, str]:
+    from mirage_sim.evaluation.memory_bench import bench_memory
+    from mirage_sim.evaluation.memory_report import memory_table, plot_memory
+
+    result = bench_memory(model, config)
+    result["files"] = [str(plot_memory(result, args.out / "memory.png"))]
+    return result, memory_table(result)
+
+
+def _run_counts(config: CountsConfig, model: None, args: Args) -> tuple[Result, str]:
+    from mirage_sim.evaluation.counts import bench_counts
+    from mirage_sim.evaluation.counts_report import counts_table
+
+    result = bench_counts(config)
+    return result, counts_table(result)
+
+
+def _run_size(config: SizeBenchConfig, model: None, args: Args) -> tuple[Result, str]:
+    from mirage_sim.evaluation.size_bench import bench_size, size_table
+
+    result = bench_size(config)
+    return result, size_table(result)
+
+
+RUNS: dict[str, Callable[..., tuple[Result, str]]] = {
+    "step": _run_step,
+    "read": _run_read,
+    "memory": _run_memory,
+    "counts": _run_counts,
+    "full-size": _run_size,
+}
+"""What carries a benchmark out, given config, model and arguments: figures and their table."""

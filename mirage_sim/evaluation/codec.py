@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from mirage_sim.errors import InputError
+from mirage_sim.evaluation.config import FramesConfig
 from mirage_sim.evaluation.metrics import gradient_energy, psnr, ssim
 from mirage_sim.evaluation.report import Aim, estimate, format_table, show, write_sheet
 from mirage_sim.evaluation.rollout import reconstruct
@@ -18,31 +17,6 @@ from mirage_sim.model.world_model import WorldModel
 from mirage_sim.scenes import first_seeds, make_scene
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class FramesConfig:
-    """Which true frames.
-
-    Attributes:
-        split: "train", "validation" or "test".
-        worlds: Number of scenes, from the start of the split.
-        frames: Views of each scene, at poses drawn by seed.
-        seed: Decides the poses.
-        sheet_worlds: Rows of the contact sheet.
-    """
-
-    split: str = "test"
-    worlds: int = 32
-    frames: int = 8
-    seed: int = 0
-    sheet_worlds: int = 16
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        first_seeds(self.split, self.worlds)
-        if min(self.frames, self.sheet_worlds) < 1 or self.seed < 0:
-            raise InputError(f"frames and sheet_worlds must be at least 1 and seed at least 0, got {self}")
 
 
 def evaluate_codec(model: WorldModel, config: FramesConfig, out: Path | None = None) -> dict[str, Any]:

@@ -1,41 +1,46 @@
-"""The `eval` commands: arguments in, JSON, pictures and a printed table out."""
+"""The `eval` commands: arguments in, JSON, pictures and a printed table out.
+
+Arguments are checked before torch, or the module of an evaluation, is imported.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mirage_sim.evaluation.ablations import AblationsConfig, ablations_table, evaluate_ablations
-from mirage_sim.evaluation.codec import FramesConfig, codec_table, evaluate_codec
-from mirage_sim.evaluation.consistency import ALL_WAYS, ConsistencyConfig, evaluate_consistency
-from mirage_sim.evaluation.consistency_report import consistency_page, consistency_table
-from mirage_sim.evaluation.depth import DepthConfig, depth_table, evaluate_depth
-from mirage_sim.evaluation.loop import LoopConfig, evaluate_loop, loop_table
-from mirage_sim.evaluation.methods import LABELS
-from mirage_sim.evaluation.moving import MovingConfig, evaluate_moving, moving_table
+from mirage_sim.arguments import check_folder
+from mirage_sim.evaluation.config import (
+    ALL_WAYS,
+    LABELS,
+    VARIANT_NAMES,
+    AblationsConfig,
+    ConsistencyConfig,
+    DepthConfig,
+    FramesConfig,
+    LoopConfig,
+    MovingConfig,
+    RealismConfig,
+    TrajectoriesConfig,
+    WalkRunConfig,
+    WorldsConfig,
+)
 from mirage_sim.evaluation.options import (
     add_model_options,
     add_sampling_options,
     add_world_options,
+    check_model_options,
     finish,
     load_model,
 )
-from mirage_sim.evaluation.realism import RealismConfig, evaluate_realism, realism_table
-from mirage_sim.evaluation.trajectories import (
-    TrajectoriesConfig,
-    evaluate_trajectories,
-    trajectories_table,
-    write_scene_sequences,
-)
-from mirage_sim.evaluation.variants import VARIANTS
-from mirage_sim.evaluation.walk import WalkRunConfig, evaluate_walk, walk_table
-from mirage_sim.evaluation.worlds import WorldsConfig
-from mirage_sim.model.world_model import WorldModel
-from mirage_sim.scenes import SPLITS
+from mirage_sim.scenes.splits import SPLITS, first_seeds
+
+if TYPE_CHECKING:
+    from mirage_sim.model.world_model import WorldModel
 
 _SCENE_HW = (180, 320)  # of the frames that are written for trajectories
 
@@ -52,15 +57,13 @@ class Evaluation:
         summary: What help says.
         options: Adds its arguments, beside those of the model.
         config: Turns arguments into a config, which checks them before anything is loaded.
-        run: Carries it out.
-        table: Lays its figures out.
+        run: Carries it out; `None` where `evaluate_<name>` of `mirage_sim.evaluation.<name>` does so.
     """
 
     summary: str
     options: Callable[[Parser], None]
     config: Callable[[Args], Any]
-    run: Callable[[WorldModel, Any, Args], Result]
-    table: Callable[[Result], str]
+    run: Callable[[WorldModel, Any, Args], Result] | None = None
 
 
 def _number(parser: Parser, name: str, default: float, text: str) -> None:
@@ -116,7 +119,7 @@ def _consistency_options(parser: Parser) -> None:
 
 
 def _ablations_options(parser: Parser) -> None:
-    _names(parser, "--variants", tuple(VARIANTS))
+    _names(parser, "--variants", VARIANT_NAMES)
     _names(parser, "--ways", AblationsConfig.ways)
     _compared_options(parser)
 
@@ -156,12 +159,25 @@ def _walk_config(args: Args) -> WalkRunConfig:
 
 
 def _trajectories_config(args: Args) -> TrajectoriesConfig:
+    first_seeds("test", args.scenes, "scenes")
+    for name in ("folder", "recovered"):
+        if getattr(args, name) is not None:
+            check_folder(f"--{name}", getattr(args, name))
     folder = args.folder if args.folder is not None else args.out / "scenes"
     methods = tuple(args.methods)
     return TrajectoriesConfig(folder, methods, args.recovered, args.scale, args.frames, args.seed)
 
 
+def _run_depth(model: WorldModel, config: DepthConfig, args: Args) -> Result:
+    from mirage_sim.evaluation.depth import evaluate_depth
+
+    return evaluate_depth(model, config)
+
+
 def _run_consistency(model: WorldModel, config: ConsistencyConfig, args: Args) -> Result:
+    from mirage_sim.evaluation.consistency import evaluate_consistency
+    from mirage_sim.evaluation.consistency_report import consistency_page
+
     result = evaluate_consistency(model, config, args.out)
     videos = [Path(name) for name in result["files"] if name.endswith(".mp4")]
     about = (
@@ -173,6 +189,8 @@ def _run_consistency(model: WorldModel, config: ConsistencyConfig, args: Args) -
 
 
 def _run_trajectories(model: WorldModel, config: TrajectoriesConfig, args: Args) -> Result:
+    from mirage_sim.evaluation.trajectories import evaluate_trajectories, write_scene_sequences
+
     if args.folder is None:
         write_scene_sequences(config.folder, args.scenes, config.frames, _SCENE_HW, config.seed)
     return evaluate_trajectories(model, config, args.out)
@@ -183,22 +201,17 @@ EVALUATIONS = {
         "reconstruction of true frames",
         _codec_options,
         lambda args: FramesConfig(args.split, args.worlds, args.frames, args.seed),
-        lambda model, config, args: evaluate_codec(model, config, args.out),
-        codec_table,
     ),
     "depth": Evaluation(
         "the depth head on true frames",
         _depth_options,
         lambda args: DepthConfig(args.split, args.worlds, args.pairs, seed=args.seed),
-        lambda model, config, args: evaluate_depth(model, config),
-        depth_table,
+        _run_depth,
     ),
     "loop": Evaluation(
         "out and back, memory on and off",
         _loop_options,
         lambda args: LoopConfig(_worlds(args, args.length), args.every, args.batch),
-        lambda model, config, args: evaluate_loop(model, config, args.out),
-        loop_table,
     ),
     "realism": Evaluation(
         "sharpness, distances and diversity of what was imagined",
@@ -206,16 +219,8 @@ EVALUATIONS = {
         lambda args: RealismConfig(
             _worlds(args, args.length), args.every, seeds=args.seeds, batch=args.batch
         ),
-        lambda model, config, args: evaluate_realism(model, config, args.out),
-        realism_table,
     ),
-    "walk": Evaluation(
-        "a long walk around a flat",
-        _walk_options,
-        _walk_config,
-        lambda model, config, args: evaluate_walk(model, config, args.out),
-        walk_table,
-    ),
+    "walk": Evaluation("a long walk around a flat", _walk_options, _walk_config),
     "consistency": Evaluation(
         "every way to remember on the same ways",
         _consistency_options,
@@ -223,7 +228,6 @@ EVALUATIONS = {
             _worlds(args), tuple(args.methods), tuple(args.ways), args.every, args.batch
         ),
         _run_consistency,
-        consistency_table,
     ),
     "ablations": Evaluation(
         "the latent memory with one thing changed at a time",
@@ -231,22 +235,17 @@ EVALUATIONS = {
         lambda args: AblationsConfig(
             _worlds(args), tuple(args.variants), tuple(args.ways), args.every, args.batch
         ),
-        lambda model, config, args: evaluate_ablations(model, config, args.out),
-        ablations_table,
     ),
     "moving": Evaluation(
         "what filters keep out of the memory where things move",
         _moving_options,
         lambda args: MovingConfig(args.split, args.worlds, args.steps, seed=args.seed),
-        lambda model, config, args: evaluate_moving(model, config, args.out),
-        moving_table,
     ),
     "trajectories": Evaluation(
         "along camera files of RealEstate10K's format, and back",
         _trajectories_options,
         _trajectories_config,
         _run_trajectories,
-        trajectories_table,
     ),
 }
 
@@ -259,7 +258,7 @@ def add_arguments(parser: Parser) -> None:
     """
     kinds = parser.add_subparsers(dest="evaluation", metavar="WHAT", required=True)
     for name, evaluation in EVALUATIONS.items():
-        each = kinds.add_parser(name, help=evaluation.summary)
+        each = kinds.add_parser(name, help=evaluation.summary, description=evaluation.summary)
         evaluation.options(each)
         add_model_options(each, f"eval-{name}")
 
@@ -275,8 +274,26 @@ def run(args: Args) -> Result:
     """
     evaluation = EVALUATIONS[args.evaluation]
     config = evaluation.config(args)
+    check_model_options(args)
     began = time.perf_counter()
     model = load_model(args)
-    result = evaluation.run(model, config, args)
+    run_it = evaluation.run or _whole(args.evaluation)
+    result = run_it(model, config, args)
     seconds = time.perf_counter() - began
-    return finish(f"eval {args.evaluation}", args, config, model, result, evaluation.table(result), seconds)
+    table = _table(args.evaluation)(result)
+    return finish(f"eval {args.evaluation}", args, config, model, result, table, seconds)
+
+
+def _whole(name: str) -> Callable[[WorldModel, Any, Args], Result]:
+    """`evaluate_<name>` of an evaluation's module."""
+    evaluate = getattr(importlib.import_module(f"mirage_sim.evaluation.{name}"), f"evaluate_{name}")
+    return lambda model, config, args: evaluate(model, config, args.out)
+
+
+def _table(name: str) -> Callable[[Result], str]:
+    """`<name>_table`, which lays figures out."""
+    module = "consistency_report" if name == "consistency" else name
+    table: Callable[[Result], str] = getattr(
+        importlib.import_module(f"mirage_sim.evaluation.{module}"), f"{name}_table"
+    )
+    return table

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mirage_sim.errors import InputError
+from mirage_sim.evaluation.config import REENTRY, ConsistencyConfig, WorldsConfig
 from mirage_sim.evaluation.loop import LEAST_SEEN, flipped_psnr
-from mirage_sim.evaluation.methods import LABELS, Method, check_names, make_method
+from mirage_sim.evaluation.methods import Method, make_method
 from mirage_sim.evaluation.metrics import gradient_energy, psnr, ssim
 from mirage_sim.evaluation.perceptual import lpips_distance
-from mirage_sim.evaluation.revisits import WAYS, Revisit, cell_depths, make_revisits
+from mirage_sim.evaluation.revisits import Revisit, cell_depths, make_revisits
 from mirage_sim.evaluation.rollout import Rollout, go
 from mirage_sim.evaluation.rows import Row, Rows, summarise, write_csv
 from mirage_sim.evaluation.variants import TrueDepth
-from mirage_sim.evaluation.worlds import WorldsConfig, seen_before
+from mirage_sim.evaluation.worlds import seen_before
 from mirage_sim.folders import visible
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
@@ -35,36 +35,8 @@ from mirage_sim.world import Segment, World
 
 Array = np.ndarray[Any, Any]
 
-REENTRY = "reentry"
-ALL_WAYS = (*WAYS, REENTRY)
 """Re-entry goes out and back in 32 steps, too; at the turn the world is saved, and opened anew."""
 _FPS = 12.0
-
-
-@dataclass(frozen=True)
-class ConsistencyConfig:
-    """What is compared.
-
-    Attributes:
-        worlds: Which worlds.
-        methods: Names of the methods, see `LABELS`.
-        ways: Names of the ways, see `ALL_WAYS`.
-        every: Steps between compared poses.
-        batch: Worlds generated at once; the figures do not depend on it.
-    """
-
-    worlds: WorldsConfig
-    methods: tuple[str, ...] = tuple(LABELS)
-    ways: tuple[str, ...] = ALL_WAYS
-    every: int = 4
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        """Check names and sizes."""
-        check_names("methods", self.methods, sorted(LABELS))
-        check_names("ways", self.ways, sorted(ALL_WAYS))
-        if min(self.every, self.batch) < 1:
-            raise InputError(f"every and batch must be at least 1, got {self.every} and {self.batch}")
 
 
 def evaluate_consistency(model: WorldModel, config: ConsistencyConfig, out: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mirage_sim.evaluation import page
-from mirage_sim.evaluation.methods import LABELS
+from mirage_sim.evaluation.config import LABELS
 from mirage_sim.evaluation.report import format_table, show
 
 FIGURES: dict[str, tuple[str, int]] = {

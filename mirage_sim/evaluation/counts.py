@@ -6,12 +6,11 @@ by formulas; from both follow the floor that a card's arithmetic sets, and what 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from mirage_sim.errors import InputError
+from mirage_sim.evaluation.bench_config import CountsConfig
 from mirage_sim.evaluation.counts_cards import fits, floors
 from mirage_sim.evaluation.counts_formulas import PassShape, TextShape
 from mirage_sim.evaluation.counts_networks import (
@@ -27,50 +26,9 @@ from mirage_sim.evaluation.report import Aim
 from mirage_sim.memory import Keyframes
 from mirage_sim.memory.config import DTYPES
 from mirage_sim.memory.entries import Entries
-from mirage_sim.model.full_size import PROMPT, WAN_5B, full_size_memory, loaded_shape
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.full_size import full_size_memory, loaded_shape
 from mirage_sim.model.meter import weight_bytes
 from mirage_sim.model.offload import waiting_bytes
-
-
-@dataclass(frozen=True)
-class CountsConfig:
-    """What is counted.
-
-    Attributes:
-        generator: Shape of backbone and branch.
-        height: Rows of a picture.
-        width: Columns.
-        lengths: Latent frames of a target, the last one of the step before included.
-        references: Numbers of earlier views.
-        preceding: Latent frames before the target.
-        prompt: Tokens of a prompt.
-        steps: Passes of a step.
-        ranks: Of the adapters.
-    """
-
-    generator: GeneratorConfig = field(default_factory=lambda: WAN_5B)
-    height: int = 704
-    width: int = 1280
-    lengths: tuple[int, ...] = tuple(range(1, 10))
-    references: tuple[int, ...] = (0, 4)
-    preceding: int = 2
-    prompt: int = PROMPT
-    steps: int = 20
-    ranks: tuple[int, ...] = (32, 64)
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not self.lengths or not self.references:
-            raise InputError(
-                f"lengths and references must not be empty, got {self.lengths} and {self.references}"
-            )
-        if min(*self.lengths, *self.ranks, self.prompt, self.steps) < 1:
-            raise InputError(f"lengths, ranks, prompt and steps must be at least 1, got {self}")
-        if min(self.preceding, *self.references) < 0:
-            raise InputError(f"references and preceding must be at least 0, got {self}")
-        if min(self.height, self.width) < 32 or self.height % 32 or self.width % 32:
-            raise InputError(f"height and width must be multiples of 32, got {self.height}x{self.width}")
 
 
 def bench_counts(config: CountsConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.config import GeneratorConfig
 from mirage_sim.model.meter import Flops
 
 TIME_FREQUENCIES = 256  # channels of a noise level before it is embedded

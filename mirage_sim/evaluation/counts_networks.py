@@ -30,9 +30,10 @@ from mirage_sim.evaluation.counts_formulas import (
     text_parameters,
 )
 from mirage_sim.model.codec import WanCodec
+from mirage_sim.model.config import LoRAConfig
 from mirage_sim.model.full_size import loaded_shape
 from mirage_sim.model.generator import Generator
-from mirage_sim.model.lora import LoRAConfig, add_lora
+from mirage_sim.model.lora import add_lora
 from mirage_sim.model.meter import Flops, Measured, measure, peak_with_matrix, weight_bytes
 
 TILE_PIXELS, TILE_STRIDE = 512, 448

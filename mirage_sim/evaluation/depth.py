@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mirage_sim.errors import InputError
+from mirage_sim.evaluation.config import DepthConfig
 from mirage_sim.evaluation.report import estimate, format_table, show
 from mirage_sim.evaluation.rollout import encode_frames
 from mirage_sim.evaluation.worlds import render_path
@@ -21,31 +21,6 @@ from mirage_sim.model.world_model import WorldModel
 from mirage_sim.scenes import first_seeds, make_scene
 
 SETTINGS = ("alone", "with_memory")
-
-
-@dataclass(frozen=True)
-class DepthConfig:
-    """Which true frames.
-
-    Attributes:
-        split: "train", "validation" or "test".
-        worlds: Number of scenes, from the start of the split.
-        pairs: Pairs of views of each scene.
-        gap: Steps of a walk between the view that the memory holds and the one that is judged.
-        seed: Decides the walks.
-    """
-
-    split: str = "test"
-    worlds: int = 32
-    pairs: int = 8
-    gap: int = 6
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        first_seeds(self.split, self.worlds)
-        if min(self.pairs, self.gap) < 1 or self.seed < 0:
-            raise InputError(f"pairs and gap must be at least 1 and seed at least 0, got {self}")
 
 
 def evaluate_depth(model: WorldModel, config: DepthConfig) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from mirage_sim.baselines.colour_points import ColourPoints
 from mirage_sim.baselines.memories import VOXELS, make_memory
+from mirage_sim.checkpoints.shapes import wan_autoencoder
 from mirage_sim.errors import InputError
 from mirage_sim.geometry import downsample_depth, interpolate_poses, make_intrinsics, rescale_intrinsics
 from mirage_sim.memory import Memory, MemoryConfig, MemoryStats, SpatialMemory
@@ -50,7 +50,7 @@ class Shape:
 def full_size_codec(device: str = "cpu") -> WanCodec:
     """The codec of Wan2.2-TI2V-5B with random weights in bfloat16; on "meta" it tells its strides only."""
     with torch.device(device):
-        autoencoder = AutoencoderKLWan(
+        autoencoder = wan_autoencoder()(
             base_dim=160,
             decoder_base_dim=256,
             z_dim=48,

@@ -9,7 +9,6 @@ Source: the time-flipped comparison follows the memory benchmark MIND; the rest,
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mirage_sim.errors import InputError
+from mirage_sim.evaluation.config import LoopConfig
 from mirage_sim.evaluation.metrics import psnr, ssim
 from mirage_sim.evaluation.report import Aim, estimate, format_table, show, write_sheet
 from mirage_sim.evaluation.rollout import Rollout, reconstruct, roll_out
-from mirage_sim.evaluation.worlds import (
-    TestWorld,
-    WorldsConfig,
-    batches,
-    make_test_worlds,
-    seen_before,
-    warp_first,
-)
+from mirage_sim.evaluation.worlds import TestWorld, batches, make_test_worlds, seen_before, warp_first
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
 
@@ -40,28 +32,6 @@ ACCURACY_STEPS = (1, 8, 16, 32)
 LEAST_SEEN = 0.01
 """Share of a picture that the first frame must have seen for its accuracy to count."""
 PATHS = ("out", "yaw")
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How loops are walked.
-
-    Attributes:
-        worlds: Which worlds and paths.
-        every: Steps between the poses whose two visits are decoded and compared.
-        batch: Worlds generated at once; the figures do not depend on it.
-        sheet_worlds: Rows of each contact sheet.
-    """
-
-    worlds: WorldsConfig
-    every: int = 2
-    batch: int = 8
-    sheet_worlds: int = 16
-
-    def __post_init__(self) -> None:
-        """Check the sizes."""
-        if min(self.every, self.batch, self.sheet_worlds) < 1:
-            raise InputError(f"every, batch and sheet_worlds must be at least 1, got {self}")
 
 
 def evaluate_loop(model: WorldModel, config: LoopConfig, out: Path | None = None) -> dict[str, Any]:

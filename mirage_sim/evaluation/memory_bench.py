@@ -7,7 +7,6 @@ memory to what the network would be given; `size_bench` times all of it on a GPU
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mirage_sim.errors import InputError
+from mirage_sim.evaluation.bench_config import MemoryBenchConfig
+from mirage_sim.evaluation.config import LABELS
 from mirage_sim.evaluation.full_size import (
     EncodingTime,
     Shape,
@@ -22,48 +23,13 @@ from mirage_sim.evaluation.full_size import (
     full_size_chunks,
     full_size_codec,
 )
-from mirage_sim.evaluation.methods import LABELS, check_names, make_method
+from mirage_sim.evaluation.methods import make_method
 from mirage_sim.evaluation.report import Aim
 from mirage_sim.evaluation.walk import laps
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.scenes import Scene, first_seeds, make_scene
 
-PRESETS = ("embedded", "full-size")
 NO_TIME = ("cache_mib", "entries_mib", "entries")
-
-
-@dataclass(frozen=True)
-class MemoryBenchConfig:
-    """What is timed.
-
-    Attributes:
-        preset: "embedded" (the whole step) or "full-size" (704x1280, the conditioning path alone).
-        methods: Names of the methods, see `LABELS`.
-        chunks: Chunks of 32 frames.
-        one_place: Chunks after which the way is gone back, and on and on; 0 for a way without end.
-        index: Scene of the test split.
-        seed: Decides the way and the noise.
-        encode_frames: Frames of a chunk's 33 that the full-size codec encodes, 1 + 4k; the time is scaled up
-            to all of them. 0 encodes none.
-    """
-
-    preset: str = "embedded"
-    methods: tuple[str, ...] = tuple(LABELS)
-    chunks: int = 5
-    one_place: int = 0
-    index: int = 0
-    seed: int = 0
-    encode_frames: int = 33
-
-    def __post_init__(self) -> None:
-        """Check names and sizes."""
-        if self.preset not in PRESETS:
-            raise InputError(f"preset must be one of {PRESETS}, got {self.preset!r}")
-        check_names("methods", self.methods, sorted(LABELS))
-        if self.encode_frames not in (0, *range(1, 34, 4)):
-            raise InputError(f"encode_frames must be 0 or 1 + 4k up to 33, got {self.encode_frames}")
-        if self.chunks < 1 or min(self.one_place, self.index, self.seed) < 0:
-            raise InputError(f"chunks must be at least 1, one_place, index and seed at least 0, got {self}")
 
 
 def bench_memory(model: WorldModel | None, config: MemoryBenchConfig) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mirage_sim.evaluation.config import LABELS
 from mirage_sim.evaluation.memory_bench import NO_TIME
-from mirage_sim.evaluation.methods import LABELS
 from mirage_sim.evaluation.published import CACHE_MIB, SECONDS_PER_FRAME
 from mirage_sim.evaluation.report import format_table, show
 

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from mirage_sim.baselines.memories import VOXELS, make_memory
 from mirage_sim.baselines.weights import load_baseline
 from mirage_sim.errors import InputError
+from mirage_sim.evaluation.config import LABELS
 from mirage_sim.memory import Memory
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.world import World
-
-LABELS = {
-    "latent": "latent memory",
-    "colours-1cm": "colour points, 1 cm",
-    "colours-3cm": "colour points, 3 cm",
-    "appended": "appended tokens",
-    "retrieved": "retrieved frames only",
-    "none": "last frames only",
-}
-
-
-def check_names(name: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise unless at least one name is given and all are known.
-
-    Args:
-        name: Of the argument.
-        given: What came.
-        known: What may come, in the order in which it is told.
-
-    Raises:
-        InputError: If a name is unknown or there is none.
-    """
-    known = list(known)
-    unknown = sorted(set(given) - set(known))
-    if unknown or not given:
-        raise InputError(f"{name} must be among {known}, got {unknown or 'none'}")
 
 
 @dataclass(frozen=True)

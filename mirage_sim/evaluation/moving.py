@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mirage_sim.baselines.colour_points import share_of_cells, to_pixels
-from mirage_sim.errors import InputError, StateError
+from mirage_sim.errors import StateError
+from mirage_sim.evaluation.config import MovingConfig
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.evaluation.report import estimate, format_table, show, write_sheet
 from mirage_sim.evaluation.rollout import decode_latents, encode_frames
@@ -40,35 +41,6 @@ FILTERS = {
 """Whether the free-space filter is on, and whether the caller masks what can move."""
 ASIDE = 0.3  # metres to the side
 _ATTEMPTS = 50
-
-
-@dataclass(frozen=True)
-class MovingConfig:
-    """What is looked at.
-
-    Attributes:
-        split: Split of the scenes.
-        worlds: Scenes, from the start of the split.
-        steps: Views that are written.
-        seconds: Between two views.
-        degrees: How far the camera turns, there and back.
-        seed: Decides pose and movers.
-    """
-
-    split: str = "test"
-    worlds: int = 32
-    steps: int = 24
-    seconds: float = 0.25
-    degrees: float = 40.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        first_seeds(self.split, self.worlds)
-        if self.steps < 2 or self.steps % 2 or not self.seconds > 0 or self.seed < 0:
-            raise InputError(
-                f"steps must be even and at least 2, seconds positive, seed at least 0, got {self}"
-            )
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,19 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mirage_sim.checkpoints import load_world_model
-from mirage_sim.evaluation.report import aims_table, hardware, plain, write_json
-from mirage_sim.evaluation.rollout import with_sampling
-from mirage_sim.model.world_model import WorldModel
-from mirage_sim.scenes import SPLITS
+from mirage_sim.arguments import (
+    check_at_least,
+    check_device_name,
+    check_world_model,
+    make_folder,
+)
+from mirage_sim.model.config import SamplerConfig
+from mirage_sim.scenes.splits import SPLITS
+
+if TYPE_CHECKING:
+    from mirage_sim.model.world_model import WorldModel
 
 
 def add_model_options(parser: argparse.ArgumentParser, name: str) -> None:
@@ -68,8 +74,38 @@ def add_sampling_options(parser: argparse.ArgumentParser, *step_names: str) -> N
     )
 
 
+def check_model_options(args: argparse.Namespace) -> None:
+    """Check what the options of this module gave, and make the folder of the results.
+
+    Args:
+        args: Parsed.
+
+    Raises:
+        InputError: If a number is out of its range, no device has such a name, or the folder cannot be made.
+        FileFormatError: If there is no such world model.
+    """
+    if hasattr(args, "world_model"):
+        check_world_model("--world-model", args.world_model)
+    if hasattr(args, "device"):
+        check_device_name("--device", args.device)
+    if hasattr(args, "sampling_steps"):
+        asked = {
+            "steps": args.sampling_steps,
+            "known_fraction": args.known_fraction,
+            "refine_steps": args.refine_steps,
+        }
+        SamplerConfig(**{name: value for name, value in asked.items() if value is not None})
+        for name in ("references", "glimpses"):
+            if getattr(args, name) is not None:
+                check_at_least(f"--{name}", getattr(args, name), 0)
+    make_folder("--out", args.out)
+
+
 def load_model(args: argparse.Namespace) -> WorldModel:
     """Load the model that the arguments name, under the settings that they ask for."""
+    from mirage_sim.checkpoints import load_world_model
+    from mirage_sim.evaluation.rollout import with_sampling
+
     model = load_world_model(args.world_model, args.device)
     if not hasattr(args, "sampling_steps"):
         return model
@@ -107,6 +143,8 @@ def finish(
     Returns:
         For the command line: `figures`, `aims`, `files` and `report`, the path of the JSON.
     """
+    from mirage_sim.evaluation.report import aims_table, hardware, plain, write_json
+
     device = "cpu" if model is None else str(model.device)
     figures = {key: value for key, value in result.items() if key not in ("aims", "files")}
     about: dict[str, Any] = {"command": name, "settings": asdict(config), "hardware": hardware(device)}

@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mirage_sim.errors import InputError
+from mirage_sim.evaluation.bench_config import ReadBenchConfig
 from mirage_sim.evaluation.report import format_table, show
 from mirage_sim.geometry import make_intrinsics, make_pose, project
 from mirage_sim.memory import gather_tokens, splat
-
-
-@dataclass(frozen=True)
-class ReadBenchConfig:
-    """How reads are timed.
-
-    Attributes:
-        sizes: Entries in memory.
-        repeats: Timed reads of each kind and size.
-        channels: Channels of a token.
-        height: Rows of cells.
-        width: Columns of cells.
-        seed: Decides the cloud.
-    """
-
-    sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
-    repeats: int = 9
-    channels: int = 16
-    height: int = 16
-    width: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if min(*self.sizes, self.repeats, self.channels, self.height, self.width) < 1 or self.seed < 0:
-            raise InputError(f"sizes, repeats, channels, height and width must be at least 1, got {self}")
 
 
 def bench_read(config: ReadBenchConfig) -> dict[str, Any]:

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mirage_sim.errors import InputError
+from mirage_sim.evaluation.config import RealismConfig
 from mirage_sim.evaluation.metrics import frechet_distance, gradient_sums
 from mirage_sim.evaluation.report import Aim, estimate, estimate_ratio, format_table, show, write_sheet
 from mirage_sim.evaluation.rollout import decode_latents, encode_frames, roll_out
-from mirage_sim.evaluation.worlds import TestWorld, WorldsConfig, batches, make_test_worlds, seen_before
+from mirage_sim.evaluation.worlds import TestWorld, batches, make_test_worlds, seen_before
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.world_model import WorldModel
 
@@ -34,36 +34,6 @@ REGIONS = ("new", "imagined")
 FEATURES = ("cell", "patch", "pooled")
 LEAST_SHARE = 0.05
 """Share of a frame's cells that must be in the region for its pooled features to count."""
-
-
-@dataclass(frozen=True)
-class RealismConfig:
-    """What is judged.
-
-    Attributes:
-        worlds: Which worlds and paths.
-        every: Steps between judged frames.
-        diversity_worlds: First frames that are continued with several seeds.
-        seeds: Seeds for each of them.
-        batch: Worlds generated at once; the figures do not depend on it.
-        sheet_worlds: Rows of the contact sheet.
-    """
-
-    worlds: WorldsConfig
-    every: int = 4
-    diversity_worlds: int = 8
-    seeds: int = 4
-    batch: int = 8
-    sheet_worlds: int = 16
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if self.seeds < 2:
-            raise InputError(f"seeds must be at least 2, got {self.seeds}")
-        if min(self.every, self.diversity_worlds, self.batch, self.sheet_worlds) < 1:
-            raise InputError(
-                f"every, diversity_worlds, batch and sheet_worlds must be at least 1, got {self}"
-            )
 
 
 def evaluate_realism(model: WorldModel, config: RealismConfig, out: Path | None = None) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from typing import Any
 
 from mirage_sim.errors import FileFormatError
 from mirage_sim.evaluation.ablations import SHOWN
+from mirage_sim.evaluation.config import LABELS
 from mirage_sim.evaluation.consistency_report import FIGURES
 from mirage_sim.evaluation.counts_report import TABLES as COUNTS
 from mirage_sim.evaluation.memory_bench import NO_TIME
-from mirage_sim.evaluation.methods import LABELS
 from mirage_sim.evaluation.report import show
 
 _MARKED = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirage_sim.evaluation.worlds import WorldsConfig, plan_out
+from mirage_sim.evaluation.config import WorldsConfig
+from mirage_sim.evaluation.worlds import plan_out
 from mirage_sim.geometry import a_b_c_a, from_yaw_pitch, rescale_intrinsics, yaw_pitch, yaw_sweep
 from mirage_sim.scenes import Scene, first_seeds, make_scene
 

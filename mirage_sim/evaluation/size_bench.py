@@ -7,7 +7,6 @@ time that they take at the card's published peak and at the rate of a large prod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -15,59 +14,20 @@ import torch
 from tqdm import tqdm
 
 from mirage_sim.checkpoints.load import check_device
-from mirage_sim.errors import InputError
+from mirage_sim.evaluation.bench_config import SizeBenchConfig
 from mirage_sim.evaluation.counts_cards import CARDS
 from mirage_sim.evaluation.counts_formulas import PassShape, generator_flops
 from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.evaluation.published import SECONDS_PER_FRAME
 from mirage_sim.evaluation.report import format_table, show
 from mirage_sim.evaluation.whole_size import random_generator, whole_chunks
-from mirage_sim.model.full_size import CHUNK, PRECEDING, PROMPT, PUBLISHED_SAMPLER, WAN_5B
-from mirage_sim.model.generator import Generator, GeneratorConfig
-from mirage_sim.model.offload import check_offload, offload_generator
-from mirage_sim.model.sampler import SamplerConfig
+from mirage_sim.model.config import PRECEDING, PROMPT, SamplerConfig
+from mirage_sim.model.full_size import PUBLISHED_SAMPLER
+from mirage_sim.model.generator import Generator
+from mirage_sim.model.offload import offload_generator
 from mirage_sim.world.clock import now
 
 PARTS = ("condition", "generate", "update", "show")
-
-
-@dataclass(frozen=True)
-class SizeBenchConfig:
-    """What is timed.
-
-    Attributes:
-        lengths: Latent frames of a step; each is four pictures.
-        steps: Passes of a step.
-        size: Rows and columns of a picture.
-        chunks: Steps of a world; the first is left out of the figures.
-        compiled: Whether the blocks are compiled.
-        offload: What waits in the host's memory, see `model/offload.py`.
-        tiling: Whether pictures are decoded in tiles.
-        attention: See `Generator.set_attention`; "native": by PyTorch.
-        device: Where it runs.
-        seed: Of weights and noise.
-        generator: Shape of the network.
-    """
-
-    lengths: tuple[int, ...] = (CHUNK,)
-    steps: tuple[int, ...] = (PUBLISHED_SAMPLER.steps,)
-    size: tuple[int, int] = (704, 1280)
-    chunks: int = 4
-    compiled: bool = False
-    offload: str | None = None
-    tiling: bool = False
-    attention: str = "native"
-    device: str = "cuda"
-    seed: int = 0
-    generator: GeneratorConfig = field(default_factory=lambda: WAN_5B)
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not self.lengths or not self.steps or min(*self.lengths, *self.steps) < 1:
-            raise InputError(f"lengths and steps must be at least 1, got {self.lengths} and {self.steps}")
-        if self.chunks < 2:
-            raise InputError(f"chunks must be at least 2, the first being left out, got {self.chunks}")
-        check_offload(self.offload, torch.device(self.device), self.compiled)
 
 
 def bench_size(config: SizeBenchConfig) -> dict[str, Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mirage_sim.errors import InputError
+from mirage_sim.evaluation.bench_config import StepBenchConfig
 from mirage_sim.evaluation.report import Aim, format_table, show
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.recording import HDF5Writer, make_env_args
@@ -20,28 +19,6 @@ from mirage_sim.world import World
 
 NETWORK_PARTS = ("generate", "depth", "decode")
 PARTS = ("read", "generate", "decode", "depth", "write", "record", "other")
-
-
-@dataclass(frozen=True)
-class StepBenchConfig:
-    """How steps are timed.
-
-    Attributes:
-        steps: Timed steps of each setting.
-        warm_up: Steps before them, which fill the memory and the caches.
-        vector: Worlds of the vector setting.
-        seed: Decides walks and noise.
-    """
-
-    steps: int = 60
-    warm_up: int = 20
-    vector: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if min(self.steps, self.vector) < 1 or min(self.warm_up, self.seed) < 0:
-            raise InputError(f"steps and vector must be at least 1, warm_up and seed at least 0, got {self}")
 
 
 def bench_step(model: WorldModel, config: StepBenchConfig) -> dict[str, Any]:

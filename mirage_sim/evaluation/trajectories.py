@@ -18,7 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mirage_sim.errors import FileFormatError, InputError
-from mirage_sim.evaluation.methods import LABELS, Method, check_names, make_method
+from mirage_sim.evaluation.config import LABELS, TrajectoriesConfig
+from mirage_sim.evaluation.methods import Method, make_method
 from mirage_sim.evaluation.metrics import psnr, ssim
 from mirage_sim.evaluation.perceptual import lpips_distance
 from mirage_sim.evaluation.report import estimate, format_table, show
@@ -37,33 +38,6 @@ Array = np.ndarray[Any, Any]
 EYE_HEIGHT = 1.4
 ROTATION_LIMIT, TRANSLATION_LIMIT = 15.0, 0.5
 _MICROSECONDS = 62_500  # of a frame at 16 a second
-
-
-@dataclass(frozen=True)
-class TrajectoriesConfig:
-    """What is evaluated.
-
-    Attributes:
-        folder: Holds `<name>.txt` and, beside each, a folder `<name>` of frames named by timestamp.
-        methods: Names of the methods, see `LABELS`.
-        recovered: Folder of camera files with recovered poses by `<name>-<method>.txt`, or `None`.
-        scale: Metres of one unit of length of the files.
-        frames: Largest number of frames of a file.
-        seed: Of the noise.
-    """
-
-    folder: Path
-    methods: tuple[str, ...] = ("latent", "none")
-    recovered: Path | None = None
-    scale: float = 1.0
-    frames: int = 64
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check names and ranges."""
-        check_names("methods", self.methods, sorted(LABELS))
-        if not self.scale > 0 or self.frames < 2 or self.seed < 0:
-            raise InputError(f"scale must be positive, frames at least 2 and seed at least 0, got {self}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from mirage_sim.errors import InputError, StateError
+from mirage_sim.errors import StateError
+from mirage_sim.evaluation.config import WalkRunConfig
 from mirage_sim.evaluation.metrics import gradient_energy
 from mirage_sim.evaluation.report import Aim, format_table, show, write_sheet
 from mirage_sim.model.images import frames_to_tensor
@@ -30,43 +30,6 @@ Array = np.ndarray[Any, Any]
 
 SERIES = ("sharpness", "mean_red", "mean_green", "mean_blue", "contrast", "entries", "step_ms", "rss_mib")
 PICTURES = ("sharpness", "mean_red", "mean_green", "mean_blue", "contrast")
-
-
-@dataclass(frozen=True)
-class WalkRunConfig:
-    """Which walk.
-
-    Attributes:
-        split: "train", "validation" or "test".
-        index: Scene of the split.
-        seed: Decides the way and the noise.
-        steps: Steps of the walk.
-        laps: How often it leads through the flat and back.
-        window: Steps at the start and at the end that are compared.
-        sheet_every: Steps between pictures of the contact sheet; a twentieth of the walk if 0.
-        memory: Whether the memory is used.
-    """
-
-    split: str = "test"
-    index: int = 0
-    seed: int = 0
-    steps: int = 1000
-    laps: int = 2
-    window: int = 100
-    sheet_every: int = 0
-    memory: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        first_seeds(self.split, self.index + 1, "index, counted from 1,")
-        if self.seed < 0 or self.sheet_every < 0:
-            raise InputError(f"seed and sheet_every must be at least 0, got {self.seed}, {self.sheet_every}")
-        if not 0 < 2 * self.laps <= self.steps:
-            raise InputError(f"laps must be positive and at most half of {self.steps} steps, got {self.laps}")
-        if not 0 < 2 * self.window <= self.steps:
-            raise InputError(
-                f"window must be positive and at most half of {self.steps} steps, got {self.window}"
-            )
 
 
 def evaluate_walk(model: WorldModel, config: WalkRunConfig, out: Path | None = None) -> dict[str, Any]:

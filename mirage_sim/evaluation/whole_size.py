@@ -16,9 +16,9 @@ from torch import Tensor
 from mirage_sim.evaluation.full_size import cache
 from mirage_sim.geometry import from_yaw_pitch, ray_directions, rescale_intrinsics
 from mirage_sim.model.codec import WanCodec
-from mirage_sim.model.full_size import CHUNK, PUBLISHED_SAMPLER, full_size_config, loaded_shape
-from mirage_sim.model.generator import Generator, GeneratorConfig
-from mirage_sim.model.sampler import SamplerConfig
+from mirage_sim.model.config import CHUNK, GeneratorConfig, SamplerConfig
+from mirage_sim.model.full_size import PUBLISHED_SAMPLER, full_size_config, loaded_shape
+from mirage_sim.model.generator import Generator
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.perception import Perceived, Seen
 from mirage_sim.world import World

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from mirage_sim.errors import InputError
+from mirage_sim.evaluation.config import WorldsConfig
 from mirage_sim.geometry import from_yaw_pitch, project, unproject, yaw_pitch, yaw_sweep
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.scenes import Scene, first_seeds, make_scene
@@ -26,54 +26,6 @@ Array = np.ndarray[Any, Any]
 
 _ATTEMPTS = 400
 _RADIUS = 0.3
-
-
-@dataclass(frozen=True)
-class WorldsConfig:
-    """Which worlds, and how far they are walked.
-
-    Attributes:
-        split: "train", "validation" or "test".
-        worlds: Number of worlds, from the start of the split.
-        seed: Decides first poses, paths and the noise of generation.
-        steps: Steps of the path out.
-        yaw_degrees: Angle of the turn.
-        yaw_step_degrees: Angle of one step of the turn.
-        shortest_step: Least length of a step out, metres.
-        longest_step: Greatest length of a step out, metres.
-        turn_degrees: Greatest turn in one step out.
-    """
-
-    split: str = "test"
-    worlds: int = 32
-    seed: int = 0
-    steps: int = 32
-    yaw_degrees: float = 90.0
-    yaw_step_degrees: float = 5.0
-    shortest_step: float = 0.08
-    longest_step: float = 0.12
-    turn_degrees: float = 1.5
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        first_seeds(self.split, self.worlds)
-        if self.steps < 1 or self.seed < 0:
-            raise InputError(
-                f"steps must be at least 1 and seed at least 0, got {self.steps} and {self.seed}"
-            )
-        if not 0 < self.yaw_step_degrees <= abs(self.yaw_degrees):
-            raise InputError(
-                f"yaw_step_degrees must be in (0, {self.yaw_degrees}], got {self.yaw_step_degrees}"
-            )
-        if not 0 < self.shortest_step <= self.longest_step:
-            raise InputError(
-                f"step lengths must be increasing, got {self.shortest_step}, {self.longest_step}"
-            )
-
-    @property
-    def yaw_steps(self) -> int:
-        """Steps of the turn, one way."""
-        return round(abs(self.yaw_degrees) / self.yaw_step_degrees)
 
 
 @dataclass(frozen=True)

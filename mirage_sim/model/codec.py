@@ -1,6 +1,6 @@
 """Codec: frames to latents and back. Two implementations behind one protocol.
 
-`EmbeddedCodec` (diffusers' `AutoencoderDC`) compresses 8x in space and not in time; `WanCodec`
+`EmbeddedCodec` (an autoencoder of residual blocks) compresses 8x in space and not in time; `WanCodec`
 (diffusers' `AutoencoderKLWan`) compresses 16x (or 8x) in space and 4x in time: the first latent frame
 holds one frame, each later one holds four. Everything downstream asks the codec for its strides.
 
@@ -9,14 +9,16 @@ Source: paper, section on the backbone (Wan2.2 VAE); the embedded codec is ours.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKLWan
 from torch import Tensor, nn
 
 from mirage_sim.errors import InputError, check_shape
+from mirage_sim.model.autoencoder import Autoencoder, EmbeddedCodecConfig
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLWan
 
 
 class Codec(Protocol):
@@ -35,40 +37,8 @@ class Codec(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class EmbeddedCodecConfig:
-    """Shape of the embedded autoencoder.
-
-    Attributes:
-        channels: Latent channels C.
-        encoder_widths: Channels at strides 1, 2, 4, 8 of the encoder.
-        decoder_widths: Channels at strides 1, 2, 4, 8 of the decoder.
-        encoder_layers: Residual blocks at each stride; 0 at stride 1 moves straight to stride 2.
-        decoder_layers: The same for the decoder.
-    """
-
-    channels: int = 32
-    encoder_widths: tuple[int, ...] = (32, 64, 128, 256)
-    decoder_widths: tuple[int, ...] = (32, 64, 128, 256)
-    encoder_layers: tuple[int, ...] = (0, 1, 1, 1)
-    decoder_layers: tuple[int, ...] = (0, 1, 2, 1)
-
-    def __post_init__(self) -> None:
-        """Check that every tuple has one entry per level."""
-        lengths = {
-            len(self.encoder_widths),
-            len(self.decoder_widths),
-            len(self.encoder_layers),
-            len(self.decoder_layers),
-        }
-        if len(lengths) != 1:
-            raise InputError(
-                f"codec widths and layers must have one entry per level each, got {asdict(self)}"
-            )
-
-
 class EmbeddedCodec(nn.Module):
-    """`AutoencoderDC` with latents normalised to zero mean and unit variance per channel."""
+    """The small autoencoder with latents normalised to zero mean and unit variance per channel."""
 
     temporal_stride = 1
 
@@ -83,25 +53,11 @@ class EmbeddedCodec(nn.Module):
         levels = len(self.config.encoder_widths)
         self.channels = self.config.channels
         self.spatial_stride = 2 ** (levels - 1)
-        self.autoencoder = AutoencoderDC(
-            in_channels=3,
-            latent_channels=self.config.channels,
-            attention_head_dim=32,
-            encoder_block_types="ResBlock",
-            decoder_block_types="ResBlock",
-            encoder_block_out_channels=self.config.encoder_widths,
-            decoder_block_out_channels=self.config.decoder_widths,
-            encoder_layers_per_block=self.config.encoder_layers,
-            decoder_layers_per_block=self.config.decoder_layers,
-            encoder_qkv_multiscales=((),) * levels,
-            decoder_qkv_multiscales=((),) * levels,
-            downsample_block_type="pixel_unshuffle",
-            upsample_block_type="pixel_shuffle",
-        )
+        self.autoencoder = Autoencoder(self.config)
         self.latent_mean: Tensor
         self.latent_std: Tensor
-        self.register_buffer("latent_mean", torch.zeros(self.channels, dtype=torch.float32, device="cpu"))
-        self.register_buffer("latent_std", torch.ones(self.channels, dtype=torch.float32, device="cpu"))
+        self.register_buffer("latent_mean", torch.zeros(self.channels))
+        self.register_buffer("latent_std", torch.ones(self.channels))
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode frames.
@@ -122,7 +78,7 @@ class EmbeddedCodec(nn.Module):
                 f"frames must have H and W divisible by {self.spatial_stride}, got {height}x{width}"
             )
         images = frames.flatten(0, 1).to(self.autoencoder.dtype)
-        raw = self.autoencoder.encode(images).latent.float()  # [B*F, C, h, w]
+        raw = self.autoencoder.encode(images).float()  # [B*F, C, h, w]
         latents: Tensor = (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
         return latents.reshape(*frames.shape[:2], *latents.shape[1:])  # [B, F, C, h, w]
 
@@ -139,8 +95,7 @@ class EmbeddedCodec(nn.Module):
         del context
         check_shape("latents", latents, ["B", "T", self.channels, "h", "w"])
         raw = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-        decoded = self.autoencoder.decode(raw.flatten(0, 1).to(self.autoencoder.dtype)).sample
-        frames: Tensor = decoded.float()
+        frames = self.autoencoder.decode(raw.flatten(0, 1).to(self.autoencoder.dtype)).float()
         return frames.reshape(*latents.shape[:2], *frames.shape[1:])
 
 
@@ -163,11 +118,9 @@ class WanCodec(nn.Module):
         self.latent_std: Tensor
         self.register_buffer(
             "latent_mean",
-            torch.tensor(config.latents_mean[: self.channels], dtype=torch.float32, device="cpu"),
+            torch.tensor(config.latents_mean[: self.channels]),
         )
-        self.register_buffer(
-            "latent_std", torch.tensor(config.latents_std[: self.channels], dtype=torch.float32, device="cpu")
-        )
+        self.register_buffer("latent_std", torch.tensor(config.latents_std[: self.channels]))
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode 1 + 4k frames to 1 + k latent frames.

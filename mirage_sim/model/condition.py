@@ -15,12 +15,6 @@ from mirage_sim.errors import InputError
 from mirage_sim.memory import MemoryRead
 
 CONTEXT_CHANNELS = 16  # translation, rotation, up, height
-EXTRA_CHANNELS = 6  # mask, offset u, offset v, log scale, view cosine, log depth
-
-
-def condition_channels(channels: int) -> int:
-    """Channels of the condition for a codec of `channels` channels."""
-    return channels + EXTRA_CHANNELS
 
 
 def build_condition(read: MemoryRead, extras: bool = True) -> Tensor:

@@ -10,25 +10,21 @@ from typing import Any
 import torch
 
 from mirage_sim.memory import MemoryConfig
-from mirage_sim.model.condition import condition_channels
-from mirage_sim.model.generator import Generator, GeneratorConfig, empty_generator
-from mirage_sim.model.sampler import SamplerConfig
+from mirage_sim.model.config import (
+    CHUNK,
+    PRECEDING,
+    PROMPT,
+    REFERENCES,
+    STEPS,
+    GeneratorConfig,
+    SamplerConfig,
+)
+from mirage_sim.model.generator import Generator, empty_generator
 from mirage_sim.model.world_model import WorldModelConfig, stays_float32
 
-WAN_5B = GeneratorConfig(
-    channels=48,
-    condition_channels=condition_channels(48),
-    heads=24,
-    head_dim=128,
-    layers=30,
-    ffn_dim=14336,
-    context_dim=4096,
+PUBLISHED_SAMPLER = SamplerConfig(
+    steps=STEPS, shift=5.0, scheduler="unipc", known_fraction=1.0, refine_steps=0
 )
-"""Wan2.2-TI2V-5B with a memory branch beside every second block."""
-PUBLISHED_SAMPLER = SamplerConfig(steps=20, shift=5.0, scheduler="unipc", known_fraction=1.0, refine_steps=0)
-PRECEDING, REFERENCES, PROMPT = 2, 4, 512
-CHUNK = 8
-"""Latent frames that a step adds, after one that overlaps."""
 
 
 def full_size_memory(channels: int) -> MemoryConfig:

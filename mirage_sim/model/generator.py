@@ -1,67 +1,23 @@
 """Generator: one denoising pass of backbone and memory branch over `[references | target | preceding]`.
 
-The backbone is diffusers' `WanTransformer3DModel`, unchanged; this module walks through its parts so that
-every token has its own timestep, references have their own positions, and hints are added after the blocks
-they belong to, never to references.
+This module walks through the parts of the backbone so that every token has its own timestep, references have
+their own positions, and hints are added after the blocks they belong to, never to references.
 
 Source: paper, sections on sequence and memory conditioning.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
-from mirage_sim.errors import InputError, check_shape
+from mirage_sim.errors import check_shape
+from mirage_sim.model.backbone import Attention, Backbone, check_backend
+from mirage_sim.model.config import GeneratorConfig
 from mirage_sim.model.memory_branch import MemoryBranch, run_block
 from mirage_sim.model.positions import sequence_rotary
 
 TIMESTEPS = 1000.0  # the backbone counts noise levels from 0 to 1000
-
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """Shape of backbone and branch.
-
-    Attributes:
-        channels: Latent channels C.
-        condition_channels: Channels Cc of the condition (see `condition.py`).
-        heads: Attention heads.
-        head_dim: Channels of one head; width is heads * head_dim.
-        layers: Backbone blocks.
-        ffn_dim: Hidden width of the feed-forward layers.
-        context_dim: Channels of one context token (text or motion).
-        patch_size: Latent frames, rows and columns of one token.
-        branch_every: One branch block for every so many backbone blocks.
-    """
-
-    channels: int = 32
-    condition_channels: int = 38
-    heads: int = 3
-    head_dim: int = 64
-    layers: int = 4
-    ffn_dim: int = 768
-    context_dim: int = 16
-    patch_size: tuple[int, int, int] = field(default=(1, 2, 2))
-    branch_every: int = 2
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        numbers = {key: value for key, value in asdict(self).items() if isinstance(value, int)}
-        bad = {key: value for key, value in numbers.items() if value < 1}
-        if bad:
-            raise InputError(f"generator sizes must be at least 1, got {bad}")
-        if self.patch_size[0] != 1:
-            raise InputError(f"patch_size must be 1 in time, got {self.patch_size}")
-
-    @property
-    def patch_hw(self) -> tuple[int, int]:
-        """Rows and columns of cells in one token."""
-        return self.patch_size[1], self.patch_size[2]
 
 
 def empty_generator(config: GeneratorConfig) -> Generator:
@@ -85,19 +41,8 @@ class Generator(nn.Module):
         """
         super().__init__()
         self.config = config if config is not None else GeneratorConfig()
-        c = self.config
-        self.backbone = WanTransformer3DModel(
-            patch_size=c.patch_size,
-            num_attention_heads=c.heads,
-            attention_head_dim=c.head_dim,
-            in_channels=c.channels,
-            out_channels=c.channels,
-            text_dim=c.context_dim,
-            freq_dim=256,
-            ffn_dim=c.ffn_dim,
-            num_layers=c.layers,
-        )
-        self.branch = MemoryBranch(self.backbone, c.condition_channels, c.branch_every)
+        self.backbone = Backbone(self.config)
+        self.branch = MemoryBranch(self.config, self.backbone)
         self.recompute = False
 
     @property
@@ -114,12 +59,10 @@ class Generator(nn.Module):
         Raises:
             InputError: If it is unknown, not here, or would be downloaded.
         """
-        if backend.endswith("_hub"):
-            raise InputError(f"attention must be installed, not downloaded, got {backend!r}")
-        try:
-            WanTransformer3DModel.set_attention_backend(self, backend)
-        except (ValueError, RuntimeError, ImportError) as error:
-            raise InputError(f"attention must be a back end that works here, got {error}") from error
+        check_backend(backend)
+        for part in self.modules():
+            if isinstance(part, Attention):
+                part.backend = backend
 
     def compile_blocks(self) -> None:
         """Compile the blocks of backbone and branch, in place; the first pass of every length is slow."""
@@ -209,14 +152,12 @@ class Generator(nn.Module):
 
     def _embed(self, levels: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Embed noise levels [B, S] and context: [B, S, D], [B, S, 6, D], [B, L, D]."""
-        embedded, time, context, _ = self.backbone.condition_embedder(
-            (levels * TIMESTEPS).flatten(), context, None, timestep_seq_len=levels.shape[1]
-        )
-        return embedded, time.unflatten(2, (6, -1)), context
+        embedded, time, text = self.backbone.condition_embedder(levels * TIMESTEPS, context)
+        return embedded, time, text
 
     def _project(self, hidden: Tensor, embedded: Tensor, frames: int, grid: tuple[int, int]) -> Tensor:
         """Turn tokens [B, S, D] into latents [B, T, C, h, w]."""
-        backbone: Any = self.backbone
+        backbone = self.backbone
         shift, scale = (backbone.scale_shift_table[:, None] + embedded[:, :, None]).unbind(dim=2)
         normed = (backbone.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
         patches = backbone.proj_out(normed)  # [B, S, 2*2*C]

@@ -7,40 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from peft import LoraConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
-
-from mirage_sim.errors import InputError
+from mirage_sim.libraries import from_library
+from mirage_sim.model.config import LoRAConfig
 from mirage_sim.model.generator import Generator
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
 ADAPTER = "memory"
-
-
-@dataclass(frozen=True)
-class LoRAConfig:
-    """Size of the adapters.
-
-    Attributes:
-        rank: Rank of every adapter.
-        alpha: Scale of an adapter is alpha / rank.
-        dropout: Share of an adapter's inputs dropped in training.
-    """
-
-    rank: int = 32
-    alpha: int = 32
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if min(self.rank, self.alpha) < 1 or not 0.0 <= self.dropout < 1.0:
-            raise InputError(
-                "rank and alpha must be at least 1 and dropout in [0, 1), "
-                f"got {self.rank}, {self.alpha} and {self.dropout}"
-            )
 
 
 def add_lora(
@@ -75,16 +49,21 @@ def merge_lora(generator: Generator) -> None:
     Args:
         generator: Changed in place; its output stays the same up to rounding.
     """
-    generator.backbone.fuse_lora(adapter_names=[ADAPTER])
-    generator.backbone.unload_lora()
+    kind = from_library("peft.tuners.tuners_utils", "BaseTunerLayer")
+    adapted = [(name, part) for name, part in generator.backbone.named_modules() if isinstance(part, kind)]
+    for name, part in adapted:
+        part.merge(adapter_names=[ADAPTER])
+        generator.backbone.set_submodule(name, part.get_base_layer())
 
 
 def _add(generator: Generator, modules: Sequence[str], **settings: Any) -> None:
     generator.backbone.requires_grad_(False)
-    config = LoraConfig(target_modules=list(modules), init_lora_weights=True, **settings)
-    generator.backbone.add_adapter(config, adapter_name=ADAPTER)
+    config = from_library("peft", "LoraConfig")(
+        target_modules=list(modules), init_lora_weights=True, **settings
+    )
+    from_library("peft", "inject_adapter_in_model")(config, generator.backbone, ADAPTER)
 
 
 def has_lora(generator: Generator) -> bool:
     """Whether the backbone carries adapters."""
-    return any(isinstance(module, BaseTunerLayer) for module in generator.backbone.modules())
+    return any(".lora_A." in name for name, _ in generator.backbone.named_parameters())

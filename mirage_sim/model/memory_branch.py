@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from mirage_sim.model.backbone import Backbone, Block
+from mirage_sim.model.config import GeneratorConfig
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:
@@ -36,37 +37,25 @@ def run_block(block: nn.Module, recompute: bool, *given: Any) -> Tensor:
 class MemoryBranch(nn.Module):
     """Transformer blocks beside every few blocks of the backbone, beginning with its first."""
 
-    def __init__(self, backbone: WanTransformer3DModel, condition_channels: int, every: int = 2) -> None:
+    def __init__(self, config: GeneratorConfig, backbone: Backbone) -> None:
         """Build the branch; its blocks start as copies of the backbone's.
 
         Args:
-            backbone: The generator's backbone, which fixes width, heads and block type.
-            condition_channels: Channels of the condition frames.
-            every: One block for every so many blocks of the backbone.
+            config: Of backbone and branch.
+            backbone: The generator's backbone.
         """
         super().__init__()
-        config: Any = backbone.config
-        width = config.num_attention_heads * config.attention_head_dim
-        self.places = tuple(range(0, config.num_layers, every))
+        width = config.heads * config.head_dim
+        self.places = tuple(range(0, config.layers, config.branch_every))
         self.patch_embedding = nn.Conv3d(
-            condition_channels, width, kernel_size=config.patch_size, stride=config.patch_size
+            config.condition_channels, width, config.patch_size, config.patch_size
         )
         self.before_proj = _zero(nn.Linear(width, width))
-        self.blocks = nn.ModuleList(
-            WanTransformerBlock(
-                width,
-                config.ffn_dim,
-                config.num_attention_heads,
-                config.qk_norm,
-                config.cross_attn_norm,
-                config.eps,
-            )
-            for _ in self.places
-        )
+        self.blocks = nn.ModuleList(Block(width, config.heads, config.ffn_dim) for _ in self.places)
         self.after_proj = nn.ModuleList(_zero(nn.Linear(width, width)) for _ in self.places)
         self.start_from(backbone)
 
-    def start_from(self, backbone: WanTransformer3DModel) -> None:
+    def start_from(self, backbone: Backbone) -> None:
         """Copy the weights of the backbone's blocks that the branch's blocks stand beside."""
         for block, place in zip(self.blocks, self.places, strict=True):
             block.load_state_dict(backbone.blocks[place].state_dict())

@@ -10,29 +10,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from accelerate import cpu_offload_with_hook
-from diffusers.hooks import HookRegistry, apply_group_offloading
 from torch import nn
 
-from mirage_sim.errors import InputError
+from mirage_sim.libraries import from_library
 from mirage_sim.model.codec import WanCodec
+from mirage_sim.model.config import check_offload
 from mirage_sim.model.generator import Generator
-
-KINDS = ("networks", "blocks")
-
-
-def check_offload(kind: str | None, device: torch.device, compiled: bool = False) -> None:
-    """Raise unless a kind of offload is known, of use on the device, and wanted of blocks as they are.
-
-    Raises:
-        InputError: If it is not.
-    """
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"offload must be None or one of {KINDS}, got {kind!r}")
-    if kind is not None and device.type != "cuda":
-        raise InputError(f"offload must be None but for a CUDA device, got {kind!r} for {device}")
-    if kind is not None and compiled:
-        raise InputError(f"compiled must be False with offload, got it with {kind!r}")
 
 
 def waiting_bytes(sizes: Sequence[int]) -> int:
@@ -52,8 +35,9 @@ def offload_generator(generator: Generator, codec: WanCodec, device: torch.devic
     Raises:
         InputError: If the kind is unknown, or the device needs no offload.
     """
-    check_offload(kind, device)
+    check_offload(kind, str(device))
     if kind == "networks":
+        cpu_offload_with_hook = from_library("accelerate", "cpu_offload_with_hook")
         _, generator_leaves = cpu_offload_with_hook(generator, device)
         cpu_offload_with_hook(codec.autoencoder, device, prev_module_hook=generator_leaves)
     else:
@@ -68,16 +52,15 @@ def _offload_blocks(generator: Generator, device: torch.device) -> None:
             parameter.data = parameter.data.to(device)
     for buffer in generator.buffers():
         buffer.data = buffer.data.to(device)
-    apply_group_offloading(
+    from_library("diffusers.hooks", "apply_group_offloading")(
         nn.ModuleDict({"blocks": blocks}),
         onload_device=device,
         offload_type="block_level",
         num_blocks_per_group=1,
         use_stream=True,
     )
-    hooks = [
-        HookRegistry.check_if_exists_or_initialize(block).get_hook("group_offloading") for block in blocks
-    ]
+    registry = from_library("diffusers.hooks", "HookRegistry")
+    hooks = [registry.check_if_exists_or_initialize(block).get_hook("group_offloading") for block in blocks]
     for hook, following in pairwise(hooks):
         hook.next_group = following.group  # the generator is not walked through by a forward that could tell
         following.group.onload_self = False

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mirage_sim.errors import InputError
 from mirage_sim.memory import MemoryRead
-from mirage_sim.model.condition import condition_channels
+from mirage_sim.model.config import condition_channels
 
 EXACT = 0.02
 """Change of a token (cells, log scale, four times 1 - cosine) up to which it counts as read exactly."""

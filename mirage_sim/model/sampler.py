@@ -1,4 +1,4 @@
-"""Sampler: along the flow from its start to latents, on diffusers' schedulers.
+"""Sampler: along the flow from its start to latents, by Euler's method or diffusers' UniPC.
 
 Where nothing is known the flow starts at pure noise. Where the memory knows a cell, it starts at what was
 carried over from there with a share f of noise, (1 - f)·carried + f·noise, so that a remembered place is not
@@ -12,53 +12,62 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from mirage_sim.errors import InputError
+from mirage_sim.libraries import from_library
 from mirage_sim.memory import MemoryRead
+from mirage_sim.model.config import SamplerConfig
 from mirage_sim.model.resampler import is_exact
-
-
-@dataclass(frozen=True)
-class SamplerConfig:
-    """How latents are drawn.
-
-    Attributes:
-        steps: Passes through the network.
-        shift: Shift s of the noise levels, σ' = sσ / (1 + (s - 1)σ).
-        scheduler: "euler" for few steps, "unipc" for the full-size model.
-        known_fraction: Share f of noise in the start of cells that the memory knows but not exactly; 1 starts
-            them all at noise.
-        refine_steps: Passes through the refiner; 0 leaves what the generator drew.
-    """
-
-    steps: int = 1
-    shift: float = 1.0
-    scheduler: str = "euler"
-    known_fraction: float = 0.0
-    refine_steps: int = 2
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.steps < 1:
-            raise InputError(f"steps must be at least 1, got {self.steps}")
-        if self.refine_steps < 0:
-            raise InputError(f"refine_steps must be at least 0, got {self.refine_steps}")
-        if self.scheduler not in ("euler", "unipc"):
-            raise InputError(f'scheduler must be "euler" or "unipc", got {self.scheduler!r}')
-        if not 0.0 <= self.known_fraction <= 1.0:
-            raise InputError(f"known_fraction must be in [0, 1], got {self.known_fraction}")
 
 
 def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
     """Move noise levels towards 1: sσ / (1 + (s - 1)σ)."""
     return shift * sigma / (1.0 + (shift - 1.0) * sigma)
+
+
+class EulerScheduler:
+    """Euler's method: straight on to the next level.
+
+    Attributes:
+        sigmas: Levels from 1 down to 0, float32 [steps + 1].
+        timesteps: All levels but the last as networks count them, [steps].
+    """
+
+    def __init__(self, config: SamplerConfig, device: torch.device) -> None:
+        """Lay out the levels.
+
+        Args:
+            config: Steps and shift.
+            device: Where the levels live.
+        """
+        even = torch.linspace(1.0, 1.0 / config.steps, config.steps, dtype=torch.float32, device="cpu")
+        shifted = shift_sigma(even, config.shift).to(device)
+        self.timesteps = shifted * 1000.0
+        self.sigmas = torch.cat([shifted, torch.zeros(1, dtype=torch.float32, device=device)])
+        self._index = 0
+
+    def step(
+        self, flow: Tensor, timestep: Tensor, latents: Tensor, return_dict: bool = False
+    ) -> tuple[Tensor]:
+        """Go to the next level.
+
+        Args:
+            flow: Velocity at this level, [B, T, C, h, w].
+            timestep: Of this level; levels are taken in order.
+            latents: At this level.
+            return_dict: Only `False`, as diffusers' schedulers have it.
+
+        Returns:
+            The latents at the next level.
+        """
+        del timestep, return_dict
+        change = self.sigmas[self._index + 1] - self.sigmas[self._index]
+        self._index += 1
+        return ((latents.float() + change * flow).to(flow.dtype),)
 
 
 def make_scheduler(config: SamplerConfig, device: torch.device) -> Any:
@@ -69,26 +78,21 @@ def make_scheduler(config: SamplerConfig, device: torch.device) -> Any:
         device: Where the levels live.
 
     Returns:
-        A diffusers scheduler with its timesteps set.
+        A scheduler with its timesteps set.
     """
-    scheduler = copy(_blank_scheduler(config.scheduler, config.shift))
-    if config.scheduler == "unipc":
-        scheduler.set_timesteps(config.steps, device=device)
-    else:
-        levels = torch.linspace(1.0, 1.0 / config.steps, config.steps, dtype=torch.float32, device="cpu")
-        scheduler.set_timesteps(sigmas=levels.tolist(), device=device)
-    scheduler.set_begin_index(0)  # not looked up: UniPC's first timesteps may round to the same
+    if config.scheduler == "euler":
+        return EulerScheduler(config, device)
+    scheduler = copy(_blank_unipc(config.shift))
+    scheduler.set_timesteps(config.steps, device=device)
+    scheduler.set_begin_index(0)  # not looked up: its first timesteps may round to the same
     return scheduler
 
 
 @lru_cache
-def _blank_scheduler(kind: str, shift: float) -> Any:
+def _blank_unipc(shift: float) -> Any:
     """A scheduler whose timesteps are not set, made once: that takes longer than a step of it."""
-    if kind == "unipc":
-        return UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
-        )
-    return FlowMatchEulerDiscreteScheduler(shift=shift)
+    unipc = from_library("diffusers.schedulers.scheduling_unipc_multistep", "UniPCMultistepScheduler")
+    return unipc(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
 
 
 def start_fraction(read: MemoryRead, known_fraction: float) -> Tensor:

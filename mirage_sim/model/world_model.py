@@ -24,21 +24,25 @@ from torch import Tensor, nn
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.geometry import make_intrinsics
 from mirage_sim.memory import MemoryConfig
-from mirage_sim.model.codec import EmbeddedCodec, EmbeddedCodecConfig, WanCodec
-from mirage_sim.model.condition import condition_channels
+from mirage_sim.model.autoencoder import EmbeddedCodecConfig
+from mirage_sim.model.codec import EmbeddedCodec, WanCodec
+from mirage_sim.model.config import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    GeneratorConfig,
+    SamplerConfig,
+    condition_channels,
+)
 from mirage_sim.model.depth_head import DepthHead, DepthHeadConfig, LatentDepth
-from mirage_sim.model.generator import Generator, GeneratorConfig
+from mirage_sim.model.generator import Generator
 from mirage_sim.model.refiner import Refiner, RefinerConfig
 from mirage_sim.model.resampler import Resampler, ResamplerConfig
-from mirage_sim.model.sampler import SamplerConfig
 from mirage_sim.perception.protocol import DepthEstimator, Segmenter
 from mirage_sim.text.encoder import TextEncoder
 from mirage_sim.torch_state import own_torch_state
 
 KIND = "mirage_sim.world_model"
 SCHEMA_VERSION = 1
-CONFIG_FILE = "model.json"
-WEIGHTS_FILE = "model.safetensors"
 KEEP_FLOAT32 = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3", "norm_out", "latent_")
 
 
@@ -396,7 +400,7 @@ def load_folder(folder: Path) -> WorldModel:
     config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     for path in (config_path, weights_path):
         if not path.is_file():
-            raise FileFormatError(f"name_or_folder must hold {path.name}, got {folder} without it")
+            raise FileFormatError(f"{folder} must hold {path.name} of a world model, got a folder without it")
     try:
         text = json.loads(config_path.read_text())
         kind, version = text["kind"], text["schema_version"]

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mirage_sim.arrays import own_array
-from mirage_sim.errors import InputError, RecordingError
+from mirage_sim.errors import InputError, RecordingError, reason
 from mirage_sim.recording.files import temporary_beside
 
 Frame = np.ndarray[Any, Any]
@@ -131,4 +131,4 @@ def _replacing(path: Path, suffix: str) -> Iterator[Path]:
             yield temporary
             temporary.replace(path)
     except OSError as error:
-        raise RecordingError(f"{path} could not be written: {error}") from error
+        raise RecordingError(f"{path} could not be written: {reason(error)}") from error

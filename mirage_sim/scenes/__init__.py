@@ -1,7 +1,8 @@
 """Procedural furnished flats: where training clips, test clips and ground truth come from."""
 
-from mirage_sim.scenes.renderer import RENDERER, SKY_ID, View
-from mirage_sim.scenes.scene import Scene, make_scene
+from typing import TYPE_CHECKING
+
+from mirage_sim.lazy import lazy_names
 from mirage_sim.scenes.splits import (
     SPLITS,
     TEST_SEEDS,
@@ -10,6 +11,10 @@ from mirage_sim.scenes.splits import (
     first_seeds,
     split_of,
 )
+
+if TYPE_CHECKING:
+    from mirage_sim.scenes.renderer import RENDERER, SKY_ID, View
+    from mirage_sim.scenes.scene import Scene, make_scene
 
 __all__ = [
     "RENDERER",
@@ -24,3 +29,15 @@ __all__ = [
     "make_scene",
     "split_of",
 ]
+
+_RENDERER, _SCENE = "mirage_sim.scenes.renderer", "mirage_sim.scenes.scene"
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "RENDERER": _RENDERER,
+        "SKY_ID": _RENDERER,
+        "View": _RENDERER,
+        "Scene": _SCENE,
+        "make_scene": _SCENE,
+    },
+)

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mirage_sim.arrays import own_floats
-from mirage_sim.errors import FileFormatError, InputError, check_shape
+from mirage_sim.errors import FileFormatError, InputError, check_shape, reason
 
 KIND = "mirage_sim.prompt"
 SCHEMA_VERSION = "1"
@@ -41,7 +41,9 @@ def save_embeddings(path: Path, embeddings: Tensor, prompt: str | None = None) -
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"path must be at a place that can be written, got {error}") from error
+        raise InputError(
+            f"path must be at a place that can be written, got {path}: {reason(error)}"
+        ) from error
     finally:
         # Where the folder is none, there is nothing to remove either.
         with contextlib.suppress(OSError):

@@ -24,8 +24,9 @@ from mirage_sim.baselines.weights import save_baseline, shared_digest, with_own_
 from mirage_sim.memory import MemoryRead
 from mirage_sim.model.condition import build_condition
 from mirage_sim.model.world_model import WorldModel
+from mirage_sim.training.config import StageConfig
 from mirage_sim.training.generator import flow_loss
-from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
+from mirage_sim.training.loop import BatchLoss, run_stage
 from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.resample import keep_drawn, known_error
 from mirage_sim.training.samples import LatentClips, Reader, Sample, SamplesConfig, draw_sample

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,53 +16,19 @@ from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.evaluation.report import format_table, show
 from mirage_sim.evaluation.whole_size import Room, random_generator, walk
 from mirage_sim.geometry import make_intrinsics
-from mirage_sim.model.full_size import WAN_5B, full_size_config
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.config import WAN_5B
+from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.perception import Seen
 from mirage_sim.sources.latents import EncodedClip, LatentSettings
-from mirage_sim.training.full_size import STAGES, DepthIsKnown, FullSizeConfig, prepare, sequence_loss
+from mirage_sim.training.config import FullSizeConfig, TrainBenchConfig
+from mirage_sim.training.full_size import DepthIsKnown, prepare, sequence_loss
 from mirage_sim.training.precision import mixed_precision, uses_bf16
 from mirage_sim.training.sequences import Sequences
 from mirage_sim.world.clock import now
 
 _FRAMES = 21
 """Latent frames of a clip of 81 pictures."""
-
-
-@dataclass(frozen=True)
-class TrainBenchConfig:
-    """What is timed.
-
-    Attributes:
-        stages: "branch", "lora".
-        size: Rows and columns of a picture.
-        batch_size: Sequences a step.
-        steps: Steps; the first is left out of the figures.
-        recompute: Whether activations are computed again on the way back.
-        device: Where it runs.
-        seed: Of weights and clips.
-        generator: Shape of the network.
-    """
-
-    stages: tuple[str, ...] = STAGES
-    size: tuple[int, int] = (704, 1280)
-    batch_size: int = 1
-    steps: int = 4
-    recompute: bool = True
-    device: str = "cuda"
-    seed: int = 0
-    generator: GeneratorConfig = field(default_factory=lambda: WAN_5B)
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not self.stages or not set(self.stages) <= set(STAGES):
-            raise InputError(f"stages must be among {STAGES}, got {self.stages}")
-        if self.steps < 2 or self.batch_size < 1:
-            raise InputError(
-                "steps must be at least 2, the first being left out, and batch_size 1, "
-                f"got {self.steps} and {self.batch_size}"
-            )
 
 
 class RandomClips:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from mirage_sim.evaluation.metrics import gradient_sums, psnr
 from mirage_sim.model.codec import EmbeddedCodec, WanCodec
 from mirage_sim.model.images import frames_to_tensor, scale_pixels
+from mirage_sim.training.config import StageConfig
 from mirage_sim.training.data import Clips
-from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
+from mirage_sim.training.loop import BatchLoss, run_stage
 from mirage_sim.training.precision import mixed_precision
 
 CROP = 64  # pixels: four times cheaper than whole frames, and the network is convolutional
@@ -39,10 +40,10 @@ class _Autoencode(nn.Module):
         self.codec = codec
 
     def forward(self, images: Tensor, noise: Tensor, moves: Tensor) -> Tensor:
-        latent = self.codec.autoencoder.encode(images).latent  # [B, C, h, w]
+        latent = self.codec.autoencoder.encode(images)  # [B, C, h, w]
         latent = move_first(latent, moves)
         spread = latent.detach().float().std(dim=(0, 2, 3), keepdim=True)
-        return self.codec.autoencoder.decode(latent + LATENT_NOISE * spread * noise).sample  # type: ignore[no-any-return]
+        return self.codec.autoencoder.decode(latent + LATENT_NOISE * spread * noise)
 
 
 def reconstruction_loss(rebuilt: Tensor, images: Tensor) -> Tensor:

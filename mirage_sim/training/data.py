@@ -19,37 +19,9 @@ from mirage_sim.geometry.cameras import downsample_depth, make_intrinsics
 from mirage_sim.geometry.poses import relative
 from mirage_sim.recording import HDF5Reader, HDF5Writer, make_env_args
 from mirage_sim.scenes import RENDERER, first_seeds, make_scene
+from mirage_sim.training.config import ClipsConfig
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class ClipsConfig:
-    """What is recorded.
-
-    Attributes:
-        split: "train", "validation" or "test".
-        scenes: Number of scenes, taken from the start of the split.
-        walks: Clips in each scene.
-        steps: Frames in each clip.
-        size: Image height and width in pixels.
-        fov_x_deg: Horizontal field of view in degrees.
-        depth_stride: Pixels per side of the block that one stored depth stands for.
-        shards: Files; each is written whole or not at all.
-    """
-
-    split: str = "train"
-    scenes: int = 1600
-    walks: int = 1
-    steps: int = 48
-    size: int = 128
-    fov_x_deg: float = 75.0
-    depth_stride: int = 8
-    shards: int = 40
-
-    def __post_init__(self) -> None:
-        """Check the split and its size."""
-        first_seeds(self.split, self.scenes, "scenes")
 
 
 def record_clips(config: ClipsConfig, folder: Path, workers: int = 2) -> list[Path]:

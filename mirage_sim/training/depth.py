@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from mirage_sim.geometry import ray_directions
 from mirage_sim.model.depth_head import depth_geometry, depth_loss
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.training.loop import BatchLoss, StageConfig, run_stage
+from mirage_sim.training.config import StageConfig
+from mirage_sim.training.loop import BatchLoss, run_stage
 from mirage_sim.training.samples import LatentClips, Sample, SamplesConfig, draw_sample
 
 LATENT_NOISE = 0.2  # largest standard deviation of the noise on the latents that the head sees

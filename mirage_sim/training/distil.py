@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from mirage_sim.errors import InputError
 from mirage_sim.model.world_model import WorldModel
+from mirage_sim.training.config import StageConfig
 from mirage_sim.training.guide import Teller, guided, load_guide
-from mirage_sim.training.loop import StageConfig
 from mirage_sim.training.refine import Draft, refine_loss, run_refiner_stage
 from mirage_sim.training.samples import LatentClips, SamplesConfig
 

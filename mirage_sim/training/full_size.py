@@ -6,7 +6,7 @@ Source: paper, section on training: two stages; noise levels drawn anew for ever
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +24,18 @@ from mirage_sim.errors import InputError, StateError
 from mirage_sim.evaluation.metrics import psnr
 from mirage_sim.evaluation.report import write_sheet
 from mirage_sim.model.images import tensor_to_frames
-from mirage_sim.model.lora import LoRAConfig, add_lora
+from mirage_sim.model.lora import add_lora
 from mirage_sim.model.sampler import sample, shift_sigma
 from mirage_sim.model.world_model import WorldModel, default_dtype
 from mirage_sim.perception import Perceived, Seen
 from mirage_sim.sources.latents import LatentFile, codec_hash, open_latents
-from mirage_sim.training.loop import BatchLoss, StageConfig, processes, run_stage
+from mirage_sim.training.config import FullSizeConfig, StageConfig
+from mirage_sim.training.loop import BatchLoss, processes, run_stage
 from mirage_sim.training.precision import mixed_precision
-from mirage_sim.training.sequences import Sequence, Sequences, SequencesConfig
+from mirage_sim.training.sequences import Sequence, Sequences
 
 STAGES = ("branch", "lora")
 VALIDATION_BATCHES = 4
-
-
-@dataclass(frozen=True)
-class FullSizeConfig:
-    """How a stage at full size is run.
-
-    Attributes:
-        lora: Size of the adapters.
-        sequences: How sequences are drawn.
-        shard: Whether the weights are divided among the processes, or each holds all of them.
-        recompute: Whether the blocks' activations are computed again on the way back, rather than kept.
-    """
-
-    lora: LoRAConfig = field(default_factory=lambda: LoRAConfig(rank=32, alpha=32, dropout=0.05))
-    sequences: SequencesConfig = field(default_factory=SequencesConfig)
-    shard: bool = False
-    recompute: bool = True
 
 
 class DepthIsKnown:

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from mirage_sim.errors import InputError
 from mirage_sim.model.condition import build_condition, motion_context
-from mirage_sim.model.lora import LoRAConfig, add_lora, has_lora, merge_lora
+from mirage_sim.model.config import LoRAConfig
+from mirage_sim.model.lora import add_lora, has_lora, merge_lora
 from mirage_sim.model.sampler import flow_start, pool_tokens, shift_sigma, start_fraction
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, cell_error, run_stage
+from mirage_sim.training.config import StageConfig
+from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, cell_error, run_stage
 from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.samples import NO_EXTRAS, LatentClips, Sample, SamplesConfig, draw_sample
 

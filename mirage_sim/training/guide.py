@@ -20,7 +20,7 @@ from torch import Tensor
 from mirage_sim.errors import FileFormatError
 from mirage_sim.model.refiner import Refiner, RefinerConfig
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.training.loop import StageConfig
+from mirage_sim.training.config import StageConfig
 from mirage_sim.training.refine import VALIDATION_STEPS, flow_loss, run_refiner_stage
 from mirage_sim.training.samples import LatentClips, SamplesConfig
 

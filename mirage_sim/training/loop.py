@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -28,59 +27,13 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from mirage_sim.errors import InputError
+from mirage_sim.libraries import from_library
+from mirage_sim.training.config import StageConfig
 from mirage_sim.training.precision import uses_bf16
 from mirage_sim.training.resume import resume_run, save_run
 
 VALIDATION_BATCHES = 6
 BatchLoss = Callable[[np.random.Generator], Tensor]
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """How one stage is trained.
-
-    Attributes:
-        steps: Optimiser steps.
-        batch_size: Samples a step and process.
-        learning_rate: Peak of the schedule (linear warm-up, cosine decay to 5 %).
-        warmup: Steps of warm-up.
-        weight_decay: AdamW's.
-        clip: Largest gradient norm.
-        ema: Decay of the averaged weights that are exported; 0 exports the last ones.
-        seed: Seeds every batch.
-        checkpoint_seconds: Time between two checkpoints; they fall on steps that are logged.
-        log_every: Steps between two lines of the log.
-        validate_every: Steps between two validations; 0 for none.
-        accumulate: Batches of every process whose gradients are added up to a step.
-    """
-
-    steps: int
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.998
-    seed: int = 0
-    checkpoint_seconds: float = 120.0
-    log_every: int = 20
-    validate_every: int = 500
-    accumulate: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if min(self.steps, self.batch_size, self.accumulate) < 1:
-            raise InputError(
-                "steps, batch_size and accumulate must be at least 1, "
-                f"got {self.steps}, {self.batch_size} and {self.accumulate}"
-            )
-        if self.log_every < 1 or self.validate_every < 0:
-            raise InputError(
-                "log_every must be at least 1 and validate_every at least 0, "
-                f"got {self.log_every} and {self.validate_every}"
-            )
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema must be in [0, 1), got {self.ema}")
 
 
 def cell_error(drawn: Tensor, target: Tensor, cells: Tensor) -> Tensor:
@@ -168,7 +121,7 @@ def run_stage(
     )
     ema = None
     if config.ema > 0:
-        ema = EMAModel(
+        ema = from_library("diffusers.training_utils", "EMAModel")(
             trained, decay=config.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
         )
         ema.to(accelerator.device)
@@ -248,7 +201,7 @@ def _divide(module: nn.Module, shards: Sequence[nn.Module], accelerator: Acceler
 def _validate_averaged(
     validate: Callable[[nn.Module], dict[str, float]],
     module: nn.Module,
-    ema: EMAModel | None,
+    ema: Any,
     trained: list[Any],
 ) -> dict[str, float]:
     module.eval()

@@ -18,8 +18,9 @@ from mirage_sim.evaluation.metrics import frechet_distance
 from mirage_sim.model.refiner import output_scales
 from mirage_sim.model.sampler import sample as draw_latents
 from mirage_sim.model.world_model import WorldModel
+from mirage_sim.training.config import StageConfig
 from mirage_sim.training.generator import Task, make_task
-from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, cell_error, run_stage
+from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, cell_error, run_stage
 from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample
 from mirage_sim.world.views import view_geometry

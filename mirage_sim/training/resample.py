@@ -18,7 +18,8 @@ from mirage_sim.memory import MemoryRead
 from mirage_sim.model.condition import build_condition
 from mirage_sim.model.resampler import is_exact
 from mirage_sim.model.world_model import WorldModel
-from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, StageConfig, cell_error, run_stage
+from mirage_sim.training.config import StageConfig
+from mirage_sim.training.loop import VALIDATION_BATCHES, BatchLoss, cell_error, run_stage
 from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.samples import NO_EXTRAS, LatentClips, Sample, SamplesConfig, draw_sample
 

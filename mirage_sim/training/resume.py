@@ -22,8 +22,8 @@ from torch.distributed.tensor import DTensor
 
 from mirage_sim.errors import FileFormatError
 from mirage_sim.folders import visible
+from mirage_sim.training.history import RUN_FILE
 
-_TOLD = "run.json"
 _PLACE = r"\d{8}"
 """Names of checkpoints, by their step; copies that somebody made beside them do not count."""
 _ADAM = {"step", "exp_avg", "exp_avg_sq"}
@@ -55,9 +55,9 @@ def save_run(
         save_file(kept, place / f"{rank}.safetensors")
     _wait()
     if rank == 0:
-        temporary = place / f"{_TOLD}.tmp"
+        temporary = place / f"{RUN_FILE}.tmp"
         temporary.write_text(json.dumps({"step": step, "about": about}))
-        os.replace(temporary, place / _TOLD)
+        os.replace(temporary, place / RUN_FILE)
         for other in folder.iterdir():
             if other != place and re.fullmatch(_PLACE, other.name):
                 shutil.rmtree(other)
@@ -86,12 +86,12 @@ def resume_run(
         FileFormatError: If it is of another run, or damaged.
     """
     found = [place for place in visible(folder) if re.fullmatch(_PLACE, place.name)]
-    whole = [place for place in found if (place / _TOLD).is_file()]
+    whole = [place for place in found if (place / RUN_FILE).is_file()]
     if not whole:
         return 0
     place = whole[-1]
     try:
-        told = json.loads((place / _TOLD).read_text())
+        told = json.loads((place / RUN_FILE).read_text())
         step, theirs = int(told["step"]), dict(told["about"])
         own = place / f"{_rank()}.safetensors"
         kept = load_file(own if own.is_file() else place / "0.safetensors")

@@ -9,7 +9,6 @@ Source: paper, section on training; that other frames come from anywhere in the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -21,33 +20,13 @@ from mirage_sim.memory import SpatialMemory
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.sources.latents import EncodedClip, LatentFile
 from mirage_sim.text.stored import fit_context, load_embeddings
+from mirage_sim.training.config import SequencesConfig
 from mirage_sim.world.config import WorldConfig
 from mirage_sim.world.imagine import lay_out_condition
 from mirage_sim.world.prompts import embed_prompts
 from mirage_sim.world.references import choose_references
 from mirage_sim.world.update import update
 from mirage_sim.world.views import Views
-
-
-@dataclass(frozen=True)
-class SequencesConfig:
-    """How sequences are drawn.
-
-    Attributes:
-        prompts: Folder of stored embeddings, `<video>.safetensors` each with the video's name quoted as in an
-            address, or one file for all; `None`: the empty prompt.
-        drop_prompt: Share of sequences that are told the empty prompt.
-    """
-
-    prompts: Path | None = None
-    drop_prompt: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Check ranges and the path."""
-        if not 0.0 <= self.drop_prompt <= 1.0:
-            raise InputError(f"drop_prompt must be in [0, 1], got {self.drop_prompt}")
-        if self.prompts is not None and not self.prompts.exists():
-            raise InputError(f"prompts must be a file or a folder of stored embeddings, got {self.prompts}")
 
 
 @dataclass(frozen=True)

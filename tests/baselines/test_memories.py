@@ -10,10 +10,11 @@ import torch
 
 from mirage_sim.baselines.appended import AppendedTokens
 from mirage_sim.baselines.colour_points import ColourPoints
+from mirage_sim.baselines.config import KINDS
 from mirage_sim.baselines.memories import VOXELS, make_memory
 from mirage_sim.baselines.retrieved import RetrievedFrames
 from mirage_sim.baselines.stores import StoredMemory
-from mirage_sim.baselines.weights import KINDS, load_baseline, save_baseline, shared_digest, with_own_parts
+from mirage_sim.baselines.weights import load_baseline, save_baseline, shared_digest, with_own_parts
 from mirage_sim.checkpoints import load_world_model
 from mirage_sim.errors import FileFormatError, InputError, StateError
 from mirage_sim.geometry import rescale_intrinsics

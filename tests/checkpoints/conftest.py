@@ -11,7 +11,7 @@ import torch
 from mirage_sim.checkpoints import Checkpoint, open_checkpoint
 from mirage_sim.model.generator import Generator
 from tests.checkpoints.official import TINY, write_official
-from tests.models import wan21_autoencoder
+from tests.models import save_backbone, wan21_autoencoder
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def diffusers_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         generator = Generator(TINY)
         vae = wan21_autoencoder()
-    generator.backbone.save_pretrained(folder / "transformer", max_shard_size="40KB")
+    save_backbone(generator, folder / "transformer", max_shard_size="40KB")
     vae.save_pretrained(folder / "vae")
     assert len(list((folder / "transformer").glob("*.safetensors"))) > 1
     return folder

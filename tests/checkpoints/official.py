@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.config import GeneratorConfig
 
 TINY = GeneratorConfig(
     channels=4,

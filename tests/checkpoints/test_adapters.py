@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from mirage_sim.errors import FileFormatError
 from mirage_sim.model.generator import Generator
 from mirage_sim.model.lora import merge_lora
 from tests.checkpoints.official import TINY
+from tests.models import wan_transformer
 
 WIDTH = TINY.heads * TINY.head_dim
 FLOAT = torch.float32
@@ -177,10 +177,13 @@ def test_what_peft_and_diffusers_write_is_read(weights: Path, tmp_path: Path, rs
     )
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        generator.backbone.add_adapter(config, adapter_name="style")
+        inject_adapter_in_model(config, generator.backbone, "style")
     expected = run(generator)
-    generator.backbone.save_lora_adapter(tmp_path / "diffusers", adapter_name="style")
-    state = get_peft_model_state_dict(generator.backbone, adapter_name="style")
+    transformer = wan_transformer(generator.config)
+    transformer.add_adapter(config, adapter_name="style")
+    transformer.load_state_dict(generator.backbone.state_dict())
+    transformer.save_lora_adapter(tmp_path / "diffusers", adapter_name="style")
+    state = get_peft_model_state_dict(transformer, adapter_name="style")
     (tmp_path / "peft").mkdir()
     save_file(
         {f"base_model.model.{name}": tensor.contiguous() for name, tensor in state.items()},

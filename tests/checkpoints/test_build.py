@@ -23,11 +23,12 @@ from mirage_sim.checkpoints import (
 )
 from mirage_sim.errors import InputError
 from mirage_sim.model.codec import WanCodec
+from mirage_sim.model.config import LoRAConfig
 from mirage_sim.model.generator import Generator
-from mirage_sim.model.lora import LoRAConfig, add_lora, has_lora, merge_lora
+from mirage_sim.model.lora import add_lora, has_lora, merge_lora
 from mirage_sim.model.world_model import stays_float32
 from tests.checkpoints.official import TINY, same
-from tests.models import wan22_autoencoder
+from tests.models import save_backbone, wan22_autoencoder
 
 FLOAT = torch.float32
 
@@ -94,7 +95,7 @@ def test_a_trained_generator_survives_official_files(tmp_path: Path) -> None:
 def test_a_diffusers_folder_runs(tmp_path: Path) -> None:
     generator = trained()
     merge_lora(generator)
-    generator.backbone.save_pretrained(tmp_path / "transformer")
+    save_backbone(generator, tmp_path / "transformer")
     tiny_codec().autoencoder.save_pretrained(tmp_path / "vae")
     opened = open_checkpoint(tmp_path)
     assert torch.equal(run(build_generator(opened, dtype=FLOAT), False), run(generator, False))

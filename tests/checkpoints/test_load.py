@@ -16,9 +16,10 @@ from mirage_sim.checkpoints.shapes import codec_arguments
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.geometry import from_yaw_pitch
-from mirage_sim.model.full_size import WAN_5B, full_size_config
+from mirage_sim.model.backbone import Attention
+from mirage_sim.model.config import OFFLOADS, WAN_5B
+from mirage_sim.model.full_size import full_size_config
 from mirage_sim.model.generator import Generator
-from mirage_sim.model.offload import KINDS
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.perception import DepthModel, MapAnythingModel
 from mirage_sim.world import World
@@ -154,7 +155,7 @@ def test_attention_is_computed_as_asked_for_in_backbone_and_branch(folder):
     )
     assert np.abs(walk(plain).astype(int) - walk(other)).max() <= 1
     for part in (other.generator.backbone, other.generator.branch):
-        chosen = [m.processor._attention_backend.value for m in part.modules() if hasattr(m, "processor")]
+        chosen = [m.backend for m in part.modules() if isinstance(m, Attention)]
         assert chosen
         assert set(chosen) == {"_native_math"}
     for name, message in (("flash_hub", "not downloaded"), ("magic", "must be a back end that works here")):
@@ -169,7 +170,7 @@ def test_what_does_not_fit_is_told_in_figures(folder):
     weights = 4 * sum(weight.numel() for part in networks for weight in part.parameters())
     plain = needed_bytes(checkpoint, model.config, FLOAT)
     assert weights < plain < 20 * weights
-    by_kind = {kind: needed_bytes(checkpoint, model.config, FLOAT, offload=kind) for kind in KINDS}
+    by_kind = {kind: needed_bytes(checkpoint, model.config, FLOAT, offload=kind) for kind in OFFLOADS}
     assert by_kind["blocks"] < plain
     assert by_kind["networks"] <= plain
     larger = replace(model.config, height=256, width=256)
@@ -209,7 +210,7 @@ def test_parts_of_the_full_size_do_not_go_with_the_embedded_model(folder):
 
 
 def test_a_folder_of_something_else(tmp_path):
-    with pytest.raises(FileFormatError, match=r"name_or_folder must hold model\.json or full-size weights"):
+    with pytest.raises(FileFormatError, match=r"must hold model\.json or full-size weights"):
         load_world_model(tmp_path)
 
 

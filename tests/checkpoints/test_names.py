@@ -12,8 +12,8 @@ from mirage_sim.checkpoints.names import ADAPTERS, BACKBONE, BRANCH, Names, publ
 from mirage_sim.checkpoints.shapes import config_of_tensors, empty_codec, with_branch
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.evaluation.full_size import full_size_codec
-from mirage_sim.model.full_size import WAN_5B
-from mirage_sim.model.generator import GeneratorConfig, empty_generator
+from mirage_sim.model.config import WAN_5B, GeneratorConfig
+from mirage_sim.model.generator import empty_generator
 from mirage_sim.model.lora import TARGETS
 from tests.checkpoints import official
 

@@ -18,7 +18,7 @@ from mirage_sim.recording.camera_file import CameraFile, write_cameras
 from mirage_sim.sources import codec_hash, open_latents
 from tests.checkpoints.official import TINY
 from tests.cli.conftest import Run
-from tests.models import wan21_autoencoder
+from tests.models import save_backbone, wan21_autoencoder
 from tests.sources.layouts import make_clip, write_vipe
 
 
@@ -26,7 +26,7 @@ from tests.sources.layouts import make_clip, write_vipe
 def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder."""
     folder = tmp_path_factory.mktemp("weights")
-    Generator(TINY).backbone.save_pretrained(folder / "transformer")
+    save_backbone(Generator(TINY), folder / "transformer")
     wan21_autoencoder().save_pretrained(folder / "vae")
     return folder
 

@@ -55,11 +55,12 @@ def test_every_command_has_its_arguments(name: str, capsys: pytest.CaptureFixtur
     "words",
     [
         *("data", "codec", "depth", "resample", "backbone", "branch", "lora", "finetune", "refine"),
-        *("distil", "export"),
+        *("guide", "distil", "export --to model", "bench"),
     ],
 )
 def test_training_stages_are_known(words: str) -> None:
-    assert build_parser("train").parse_args(["train", words]).command == "train"
+    args = build_parser("train").parse_args(["train", *words.split()])
+    assert (args.command, args.stage) == ("train", words.split()[0])
 
 
 @pytest.mark.parametrize(

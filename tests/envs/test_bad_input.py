@@ -9,7 +9,8 @@ import torch
 from mirage_sim.envs import ExploreEnv, ExploreVectorEnv
 from mirage_sim.errors import FileFormatError, InputError, InputTypeError, MirageError, StateError
 from mirage_sim.geometry import from_yaw_pitch
-from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE, WorldModel
+from mirage_sim.model.config import CONFIG_FILE, WEIGHTS_FILE
+from mirage_sim.model.world_model import WorldModel
 from tests.envs.conftest import SIZE, same
 from tests.models import save_tiny_world_model
 

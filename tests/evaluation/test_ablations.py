@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mirage_sim.errors import InputError
-from mirage_sim.evaluation.ablations import AblationsConfig, ablations_table, evaluate_ablations
+from mirage_sim.evaluation.ablations import ablations_table, evaluate_ablations
+from mirage_sim.evaluation.config import AblationsConfig, WorldsConfig
 from mirage_sim.evaluation.revisits import cell_depths, make_revisits
 from mirage_sim.evaluation.variants import VARIANTS, NoisyDepth, TrueDepth, make_variant
-from mirage_sim.evaluation.worlds import WorldsConfig
 from mirage_sim.geometry import downsample_depth
 from tests.models import tiny_world_model
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from mirage_sim.baselines.weights import KINDS, save_baseline, shared_digest, with_own_parts
+from mirage_sim.baselines.config import KINDS
+from mirage_sim.baselines.weights import save_baseline, shared_digest, with_own_parts
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.evaluation import methods
+from mirage_sim.evaluation.config import ALL_WAYS, ConsistencyConfig, WorldsConfig
 from mirage_sim.evaluation.consistency import (
-    ALL_WAYS,
-    ConsistencyConfig,
     compared_places,
     evaluate_consistency,
     revisit_scores,
@@ -24,7 +24,6 @@ from mirage_sim.evaluation.consistency_report import consistency_page, consisten
 from mirage_sim.evaluation.perceptual import lpips_distance
 from mirage_sim.evaluation.revisits import WAYS, Revisit, plan_revisit, there_and_back
 from mirage_sim.evaluation.rows import Rows, summarise
-from mirage_sim.evaluation.worlds import WorldsConfig
 from mirage_sim.geometry import from_yaw_pitch, make_intrinsics
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.scenes import SPLITS, make_scene

@@ -15,7 +15,8 @@ from diffusers import AutoencoderKLWan
 
 from mirage_sim.errors import InputError, StateError
 from mirage_sim.evaluation import bench, counts_networks
-from mirage_sim.evaluation.counts import CountsConfig, bench_counts, world_bytes
+from mirage_sim.evaluation.bench_config import CountsConfig
+from mirage_sim.evaluation.counts import bench_counts, world_bytes
 from mirage_sim.evaluation.counts_cards import CARDS, Setting, fits, floors, needed_bytes
 from mirage_sim.evaluation.counts_codec import (
     CodecShape,
@@ -42,8 +43,8 @@ from mirage_sim.evaluation.full_size import full_size_codec
 from mirage_sim.evaluation.results import write_results
 from mirage_sim.memory import SpatialMemory
 from mirage_sim.model.codec import WanCodec
-from mirage_sim.model.full_size import WAN_5B, full_size_memory, loaded_shape
-from mirage_sim.model.generator import GeneratorConfig
+from mirage_sim.model.config import WAN_5B, GeneratorConfig
+from mirage_sim.model.full_size import full_size_memory, loaded_shape
 from mirage_sim.model.meter import Flops, by_kind, measure, peak_with_matrix
 from tests.models import wan22_autoencoder
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from mirage_sim.evaluation.depth import DepthConfig, depth_errors, remembered, true_pairs
+from mirage_sim.evaluation.config import DepthConfig
+from mirage_sim.evaluation.depth import depth_errors, remembered, true_pairs
 from tests.models import tiny_world_model
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from mirage_sim.evaluation.config import LoopConfig, WorldsConfig
 from mirage_sim.evaluation.loop import (
-    LoopConfig,
     accuracy_steps,
     decoded_places,
     evaluate_loop,
@@ -16,9 +16,9 @@ from mirage_sim.evaluation.loop import (
 )
 from mirage_sim.evaluation.report import plain
 from mirage_sim.evaluation.rollout import Rollout, roll_out, with_sampling
-from mirage_sim.evaluation.worlds import Path, TestWorld, WorldsConfig, make_test_worlds
+from mirage_sim.evaluation.worlds import Path, TestWorld, make_test_worlds
 from mirage_sim.geometry import from_yaw_pitch, make_intrinsics
-from mirage_sim.model.sampler import SamplerConfig
+from mirage_sim.model.config import SamplerConfig
 from tests.models import tiny_world_model
 
 SIZE = 16

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKLWan
 
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation import full_size, memory_bench
+from mirage_sim.evaluation.bench_config import MemoryBenchConfig
 from mirage_sim.evaluation.full_size import (
     EncodingTime,
     Shape,
@@ -17,7 +18,7 @@ from mirage_sim.evaluation.full_size import (
     full_size_chunks,
     full_size_codec,
 )
-from mirage_sim.evaluation.memory_bench import MemoryBenchConfig, bench_memory, plan_way
+from mirage_sim.evaluation.memory_bench import bench_memory, plan_way
 from mirage_sim.evaluation.memory_report import memory_table, plot_memory
 from mirage_sim.model.codec import WanCodec
 from mirage_sim.scenes import SPLITS, make_scene

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mirage_sim.errors import InputError
-from mirage_sim.evaluation.moving import FILTERS, MovingConfig, evaluate_moving, moving_table
+from mirage_sim.evaluation.config import MovingConfig
+from mirage_sim.evaluation.moving import FILTERS, evaluate_moving, moving_table
 from tests.models import tiny_world_model
 
 

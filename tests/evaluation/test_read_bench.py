@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mirage_sim.errors import InputError
-from mirage_sim.evaluation.read_bench import ReadBenchConfig, bench_read, sort_and_scatter
+from mirage_sim.evaluation.bench_config import ReadBenchConfig
+from mirage_sim.evaluation.read_bench import bench_read, sort_and_scatter
 from mirage_sim.geometry import from_yaw_pitch, make_intrinsics, project
 
 POSE = from_yaw_pitch(torch.tensor([0.0, 0.0, 1.0]), 0.0, 0.0).float()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from mirage_sim.evaluation.config import WorldsConfig
 from mirage_sim.evaluation.realism import Judged, latent_features, seed_spread, unseen_cells, world_gradients
-from mirage_sim.evaluation.worlds import WorldsConfig, make_test_worlds
+from mirage_sim.evaluation.worlds import make_test_worlds
 from mirage_sim.geometry import make_intrinsics
 from tests.models import tiny_world_model
 

@@ -7,15 +7,21 @@ import torch
 
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation import size_bench
+from mirage_sim.evaluation.bench_config import SizeBenchConfig
 from mirage_sim.evaluation.counts_formulas import PassShape, generator_flops
-from mirage_sim.evaluation.size_bench import SizeBenchConfig, bench_size, size_table
+from mirage_sim.evaluation.size_bench import bench_size, size_table
 from mirage_sim.evaluation.whole_size import Room, random_generator, walk, whole_chunks
 from mirage_sim.geometry import make_intrinsics, rescale_intrinsics, unproject
 from mirage_sim.model.codec import WanCodec
-from mirage_sim.model.condition import condition_channels
-from mirage_sim.model.full_size import PRECEDING, PROMPT, WAN_5B
-from mirage_sim.model.generator import Generator, GeneratorConfig
-from mirage_sim.model.sampler import SamplerConfig
+from mirage_sim.model.config import (
+    PRECEDING,
+    PROMPT,
+    WAN_5B,
+    GeneratorConfig,
+    SamplerConfig,
+    condition_channels,
+)
+from mirage_sim.model.generator import Generator
 from mirage_sim.perception import Seen
 from tests.models import wan22_autoencoder
 

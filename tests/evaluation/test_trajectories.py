@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.evaluation.config import TrajectoriesConfig
 from mirage_sim.evaluation.trajectories import (
-    TrajectoriesConfig,
     Video,
     camera_figures,
     cut,

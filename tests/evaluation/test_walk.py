@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from mirage_sim.errors import InputError
+from mirage_sim.evaluation.config import WalkRunConfig
 from mirage_sim.evaluation.walk import (
     PICTURES,
     SERIES,
-    WalkRunConfig,
     laps,
     picture_statistics,
     resident_mib,

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirage_sim.errors import InputError
-from mirage_sim.evaluation.worlds import WorldsConfig, forward_path, make_test_worlds, seen_before, warp_first
+from mirage_sim.evaluation.config import WorldsConfig
+from mirage_sim.evaluation.worlds import forward_path, make_test_worlds, seen_before, warp_first
 from mirage_sim.geometry import from_yaw_pitch, make_intrinsics, ray_directions, yaw_pitch
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.scenes import TEST_SEEDS, make_scene

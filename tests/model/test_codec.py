@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mirage_sim.errors import InputError, InputTypeError
-from mirage_sim.model.codec import EmbeddedCodec, EmbeddedCodecConfig, WanCodec
+from mirage_sim.model.autoencoder import EmbeddedCodecConfig
+from mirage_sim.model.codec import EmbeddedCodec, WanCodec
 from mirage_sim.model.images import frames_to_tensor, tensor_to_frames
 from tests.models import wan21_autoencoder
 

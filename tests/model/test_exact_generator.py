@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirage_sim.model.generator import Generator, GeneratorConfig
+from mirage_sim.model.config import GeneratorConfig
+from mirage_sim.model.generator import Generator
 from tests.oracles.compare import EXACT, changed_tensors, deviation, double_weights, scatter_weights
 from tests.oracles.wan_transformer import Sequence, lay_out, mirage_pass
 

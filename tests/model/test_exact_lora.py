@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mirage_sim.model.config import LoRAConfig
 from mirage_sim.model.generator import Generator
-from mirage_sim.model.lora import ADAPTER, LoRAConfig, add_lora, merge_lora
+from mirage_sim.model.lora import ADAPTER, add_lora, merge_lora
 from tests.model.test_exact_generator import CONFIG, expected, given
 from tests.oracles.compare import EXACT, deviation, double_weights, scatter_weights
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirage_sim.model.sampler import SamplerConfig, make_scheduler, sample
+from mirage_sim.model.config import SamplerConfig
+from mirage_sim.model.sampler import make_scheduler, sample
 from tests.oracles import flow as oracle
 from tests.oracles.compare import EXACT, deviation
 

@@ -2,9 +2,11 @@
 
 import torch
 
-from mirage_sim.model.generator import TIMESTEPS, Generator, GeneratorConfig
-from mirage_sim.model.lora import LoRAConfig, add_lora, merge_lora
+from mirage_sim.model.config import GeneratorConfig, LoRAConfig
+from mirage_sim.model.generator import TIMESTEPS, Generator
+from mirage_sim.model.lora import add_lora, merge_lora
 from mirage_sim.model.positions import rotary_embedding, sequence_positions
+from tests.models import wan_transformer
 
 CONFIG = GeneratorConfig(4, 6, 2, 12, 3, 32, 16, (1, 2, 2), 2)
 
@@ -31,9 +33,8 @@ def inputs(batch: int = 2) -> dict[str, torch.Tensor]:
 
 
 def test_rotary_embedding_is_the_backbones_own_for_its_positions():
-    generator = make_generator()
     ours = rotary_embedding(sequence_positions(0, 3, 2, 2), CONFIG.head_dim)
-    theirs = generator.backbone.rope(torch.zeros(1, 4, 3, 4, 4))
+    theirs = wan_transformer(CONFIG).rope(torch.zeros(1, 4, 3, 4, 4))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b.float(), atol=1e-6, rtol=0)
 
@@ -51,7 +52,9 @@ def test_without_references_and_hints_it_is_the_plain_backbone():
     ours = generator(given["target"], given["sigma"], given["context"], given["preceding"])
     video = torch.cat([given["target"], given["preceding"]], dim=1).transpose(1, 2)
     levels = torch.cat([given["sigma"].flatten(1), torch.zeros(2, 4)], dim=1)
-    theirs = generator.backbone(video, levels * TIMESTEPS, given["context"]).sample.transpose(1, 2)
+    judge = wan_transformer(CONFIG)
+    judge.load_state_dict(generator.backbone.state_dict())
+    theirs = judge(video, levels * TIMESTEPS, given["context"]).sample.transpose(1, 2)
     torch.testing.assert_close(ours, theirs[:, :1], atol=2e-5, rtol=1e-4)
 
 

@@ -5,14 +5,8 @@ import torch
 
 from mirage_sim.errors import InputError
 from mirage_sim.memory import MemoryRead
-from mirage_sim.model.sampler import (
-    SamplerConfig,
-    flow_start,
-    make_scheduler,
-    sample,
-    shift_sigma,
-    start_fraction,
-)
+from mirage_sim.model.config import SamplerConfig
+from mirage_sim.model.sampler import flow_start, make_scheduler, sample, shift_sigma, start_fraction
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "unipc"])

@@ -7,7 +7,7 @@ import torch
 
 from mirage_sim.checkpoints import load_world_model
 from mirage_sim.errors import FileFormatError, InputError
-from mirage_sim.model.world_model import CONFIG_FILE, WEIGHTS_FILE
+from mirage_sim.model.config import CONFIG_FILE, WEIGHTS_FILE
 from tests.models import save_tiny_world_model, tiny_world_model
 
 

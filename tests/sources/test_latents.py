@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from mirage_sim.errors import FileFormatError, InputError, InputTypeError, RecordingError
-from mirage_sim.model.codec import EmbeddedCodec, EmbeddedCodecConfig, WanCodec
+from mirage_sim.model.autoencoder import EmbeddedCodecConfig
+from mirage_sim.model.codec import EmbeddedCodec, WanCodec
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.recording.crash_safe_file import CrashSafeFile
 from mirage_sim.sources import EncodeConfig, LatentFile, codec_hash, encode_source, open_latents

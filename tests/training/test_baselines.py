@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mirage_sim.baselines.weights import KINDS, load_baseline
+from mirage_sim.baselines.config import KINDS
+from mirage_sim.baselines.weights import load_baseline
 from mirage_sim.errors import InputError
 from mirage_sim.training import baselines
 from mirage_sim.training.baselines import draw_pool, train_baseline
-from mirage_sim.training.loop import StageConfig
+from mirage_sim.training.config import StageConfig
 from tests.models import tiny_world_model
 from tests.training.test_stages import clips
 

@@ -8,7 +8,8 @@ import torch
 from mirage_sim.errors import InputError
 from mirage_sim.model.generator import Generator
 from mirage_sim.training import bench
-from mirage_sim.training.bench import TrainBenchConfig, bench_train, train_table
+from mirage_sim.training.bench import bench_train, train_table
+from mirage_sim.training.config import TrainBenchConfig
 from tests.evaluation.test_size_bench import SHAPE, small_codec
 
 

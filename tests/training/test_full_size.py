@@ -17,15 +17,15 @@ from mirage_sim.checkpoints import build_codec, open_checkpoint, save_checkpoint
 from mirage_sim.errors import FileFormatError, InputError, StateError
 from mirage_sim.evaluation.whole_size import Room, walk
 from mirage_sim.geometry import interpolate_poses, make_intrinsics
-from mirage_sim.model.lora import LoRAConfig
+from mirage_sim.model.config import LoRAConfig
 from mirage_sim.perception import Seen
 from mirage_sim.sources import EncodeConfig, encode_source
 from mirage_sim.sources.latents import LatentFile
 from mirage_sim.text.stored import save_embeddings
 from mirage_sim.training import full_size
-from mirage_sim.training.full_size import DepthIsKnown, FullSizeConfig, open_to_train, train_full_size
-from mirage_sim.training.loop import StageConfig
-from mirage_sim.training.sequences import Sequences, SequencesConfig
+from mirage_sim.training.config import FullSizeConfig, SequencesConfig, StageConfig
+from mirage_sim.training.full_size import DepthIsKnown, open_to_train, train_full_size
+from mirage_sim.training.sequences import Sequences
 from tests.full_size import write_full_size
 from tests.sources.layouts import Memory, make_clip
 

@@ -13,12 +13,13 @@ from mirage_sim.geometry import from_yaw_pitch, rescale_intrinsics, yaw_sweep
 from mirage_sim.model.images import frames_to_tensor
 from mirage_sim.model.refiner import Refiner, output_scales
 from mirage_sim.training.codec import move_first, random_images, random_moves, train_codec
+from mirage_sim.training.config import StageConfig
 from mirage_sim.training.data import Clips
 from mirage_sim.training.depth import train_depth
 from mirage_sim.training.distil import landing, train_distil
 from mirage_sim.training.generator import prepare_stage, train_generator
 from mirage_sim.training.guide import guided, load_guide, train_guide
-from mirage_sim.training.loop import StageConfig, learning_rate_factor
+from mirage_sim.training.loop import learning_rate_factor
 from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.refine import Draft, make_drafts, refine_loss, train_refine
 from mirage_sim.training.resample import keep_drawn, known_error, train_resample
