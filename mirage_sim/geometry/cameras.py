@@ -70,7 +70,9 @@ def check_depth(name: str, depth: Tensor | np.ndarray[Any, Any]) -> None:
         raise InputError(f"{name} must be 0 (unknown) or positive metres, got {negative} negative values")
     empty = int((~known_depth(maps).flatten(-2).any(dim=-1)).sum())
     if empty:
-        raise InputError(f"{name} must know at least one pixel of every map, got {empty} maps with none")
+        raise InputError(
+            f"{name} must know at least one pixel of every map, got {empty} maps in which all is 0 or not finite"
+        )
 
 
 def known_depth(depth: Tensor) -> Tensor:
