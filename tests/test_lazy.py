@@ -1,4 +1,4 @@
-"""Rooms that import lazily offer every name that they promise, and lists of names agree with what they name."""
+"""Rooms that import lazily offer every name that they promise; lists of names agree with what they name."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def check_depth(name: str, depth: Tensor | np.ndarray[Any, Any]) -> None:
     empty = int((~known_depth(maps).flatten(-2).any(dim=-1)).sum())
     if empty:
         raise InputError(
-            f"{name} must know at least one pixel of every map, got {empty} maps in which all is 0 or not finite"
+            f"{name} must know at least one pixel of every map, got {empty} maps of only 0 or non-finite values"
         )
 
 
