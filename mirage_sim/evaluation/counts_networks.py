@@ -88,10 +88,10 @@ def count_passes(
     """
     weights, rows = list(generator.parameters()), []
     for shape in tqdm(shapes, desc="passes", disable=None):
-        counted = measure(one_pass(generator, shape, cells), weights)
+        counted = measure(one_pass(generator, shape, cells), weights, generator.blocks)
         told = _row(counted, generator_flops(generator.config, shape))
         rows.append(asdict(shape) | {"sequence": shape.sequence} | told)
-    return rows, peak_with_matrix(one_pass(generator, shapes[-1], cells), weights)
+    return rows, peak_with_matrix(one_pass(generator, shapes[-1], cells), weights, generator.blocks)
 
 
 def one_pass(generator: Generator, shape: PassShape, cells: tuple[int, int]) -> Callable[[], Tensor]:

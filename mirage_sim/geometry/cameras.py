@@ -78,7 +78,7 @@ def check_depth(name: str, depth: Tensor | np.ndarray[Any, Any]) -> Tensor:
         raise InputError(f"{name} must be 0 (unknown) or positive metres, got {negative} negative values")
     empty = int((~known_depth(maps).flatten(-2).any(dim=-1)).sum())
     if empty:
-        raise InputError(f"{name} must know at least one pixel of every map, got {empty} maps with none")
+        raise InputError(f"{name} must know at least one pixel of every map, got {empty} unknown maps")
     return maps
 
 

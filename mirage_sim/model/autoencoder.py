@@ -240,3 +240,7 @@ class Autoencoder(nn.Module):
         """Map latents [N, C, h, w] to [N, 3, H, W]."""
         pictures: Tensor = self.decoder(latents)
         return pictures
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Map [N, 3, H, W] to latents and back."""
+        return self.decode(self.encode(pictures))

@@ -8,12 +8,15 @@ kernels, rounding of an allocator or gradients.
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -79,12 +82,13 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(call: Callable[[], Any], weights: Iterable[Tensor]) -> Measured:
+def measure(call: Callable[[], Any], weights: Iterable[Tensor], alike: Iterable[nn.Module] = ()) -> Measured:
     """Run a call on "meta" tensors and count; attention runs as one kernel without a matrix, as on a GPU.
 
     Args:
         call: What is run, once.
         weights: Tensors that are no part of what it keeps alive.
+        alike: Parts of which those of the same shapes are run once, and counted as often as they are called.
 
     Returns:
         What it took.
@@ -93,24 +97,28 @@ def measure(call: Callable[[], Any], weights: Iterable[Tensor]) -> Measured:
         StateError: If it multiplies in an operation of unknown kind.
     """
     counter, alive = FlopCounterMode(display=False), _Alive(weights)
-    with _FusedAttention(), counter, alive:
+    repeats = _Repeats(alive, lambda: counter.get_flop_counts().get("Global", {}))
+    with _FusedAttention(), counter, alive, repeats.of(alike):
         call()
-    return Measured(by_kind(counter.get_flop_counts().get("Global", {})), alive.peak)
+    return Measured(by_kind(repeats.counts()), alive.peak)
 
 
 @torch.no_grad()
-def peak_with_matrix(call: Callable[[], Any], weights: Iterable[Tensor]) -> int:
+def peak_with_matrix(
+    call: Callable[[], Any], weights: Iterable[Tensor], alike: Iterable[nn.Module] = ()
+) -> int:
     """Run a call whose attention writes out the weights of all queries over all keys, in 32 bit.
 
     Args:
         call: What is run, once.
         weights: Tensors that do not count.
+        alike: See `measure`.
 
     Returns:
         Bytes alive at its worst moment.
     """
     alive = _Alive(weights)
-    with alive:
+    with alive, _Repeats(alive, dict).of(alike):
         call()
     return alive.peak
 
@@ -186,18 +194,87 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        for tensor in _tensors((args, kwargs, result)):
+        self.note((args, kwargs, result))
+        return result
+
+    def note(self, tree: Any) -> None:
+        """Follow the storages of all tensors in a tree from now on."""
+        for tensor in _tensors(tree):
             storage = _storage(tensor)
             if storage._cdata not in self._known:
                 self._known.add(storage._cdata)
                 self.now += storage.nbytes()
                 weakref.finalize(storage, self._free, storage._cdata, storage.nbytes()).atexit = False
         self.peak = max(self.peak, self.now)
-        return result
 
     def _free(self, address: int, size: int) -> None:
         self._known.discard(address)
         self.now -= size
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one call of a part took.
+
+    Attributes:
+        result: Shape, strides and type of what it gave.
+        flops: Operations that torch counted.
+        peak: Bytes at its worst moment beyond those that were alive before.
+    """
+
+    result: tuple[torch.Size, tuple[int, ...], torch.dtype]
+    flops: Mapping[Any, int]
+    peak: int
+
+
+class _Repeats:
+    """Runs parts that are alike once, and counts what that took at every further call."""
+
+    def __init__(self, alive: _Alive, flops: Callable[[], Mapping[Any, int]]) -> None:
+        """Begin with nothing known.
+
+        Args:
+            alive: Follows the bytes.
+            flops: Gives what torch has counted so far.
+        """
+        self._alive, self._flops = alive, flops
+        self._runs: dict[Any, _Run] = {}
+        self._repeated: Counter[Any] = Counter()
+
+    def counts(self) -> Counter[Any]:
+        """Operations that were run, and those that were repeated."""
+        return self._repeated + Counter(dict(self._flops()))
+
+    @contextmanager
+    def of(self, parts: Iterable[nn.Module]) -> Iterator[None]:
+        """Repeat calls of these parts, until the end of the block."""
+        listed = list(parts)
+        for part in listed:
+            part.forward = partial(self._call, part, part.forward)
+        try:
+            yield
+        finally:
+            for part in listed:
+                del part.forward  # what hid its class's own
+
+    def _call(self, part: nn.Module, forward: Callable[..., Tensor], *given: Any) -> Tensor:
+        self._alive.note(given)
+        tensors = [*part.parameters(), *_tensors(given)]
+        key = (type(part), *((each.shape, each.stride(), each.dtype) for each in tensors))
+        if key in self._runs:
+            run = self._runs[key]
+            self._repeated.update(run.flops)
+            self._alive.peak = max(self._alive.peak, self._alive.now + run.peak)
+            shape, strides, dtype = run.result
+            return torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+        alive, before = self._alive, Counter(dict(self._flops()))
+        peak, now = alive.peak, alive.now
+        alive.peak = now
+        result = forward(*given)
+        flops = Counter(dict(self._flops())) - before
+        self._runs[key] = _Run((result.shape, result.stride(), result.dtype), flops, alive.peak - now)
+        alive.peak = max(peak, alive.peak)
+        return result
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

@@ -111,7 +111,7 @@ def validation_figures(codec: EmbeddedCodec | WanCodec, held_out: Clips) -> dict
     picked = held_out.rgb[:, :: max(1, held_out.rgb.shape[1] // 2)].reshape(-1, *held_out.rgb.shape[2:])[:32]
     truth = frames_to_tensor(picked, codec.latent_mean.device)
     with mixed_precision(truth.device):
-        rebuilt = codec.autoencoder(truth).sample.float().clamp(-1, 1)
+        rebuilt = codec.autoencoder(truth).float().clamp(-1, 1)
     everywhere = torch.ones_like(truth[:, 0], dtype=torch.bool)
     energies = [float(gradient_sums(images, everywhere)[0].sum()) for images in (rebuilt, truth)]
     return {

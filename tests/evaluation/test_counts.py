@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from mirage_sim.evaluation.counts_networks import (
     count_passes,
     count_text,
     empty_text_encoder,
+    one_pass,
 )
 from mirage_sim.evaluation.counts_report import counts_table
 from mirage_sim.evaluation.full_size import full_size_codec
@@ -102,6 +104,16 @@ def test_passes_agree_with_the_formulas(preceding: int, references: int, branch:
     assert all(row["counted"] == row["formula"] for row in rows)
     assert rows[-1]["sequence"] == (references + 3 + preceding) * 6
     assert matrix > 0
+
+
+@pytest.mark.parametrize(("references", "branch"), [(0, False), (4, True)])
+def test_blocks_that_are_alike_are_counted_as_if_each_had_been_run(references: int, branch: bool) -> None:
+    generator = loaded_shape(replace(TINY, layers=6))
+    weights = list(generator.parameters())
+    call = one_pass(generator, PassShape(3, 2, references, 6, 5, branch), (4, 6))
+    assert measure(call, weights, generator.blocks) == measure(call, weights)
+    assert peak_with_matrix(call, weights, generator.blocks) == peak_with_matrix(call, weights)
+    assert all("forward" not in vars(block) for block in generator.blocks)
 
 
 def test_a_full_pass_agrees_with_the_formulas() -> None:

@@ -3,11 +3,14 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mirage_sim import load_world_model
+from mirage_sim.cli.main import main
 from mirage_sim.errors import FileFormatError, InputError, StateError
 from mirage_sim.geometry import from_yaw_pitch, rescale_intrinsics, yaw_sweep
 from mirage_sim.model.images import frames_to_tensor
@@ -24,6 +27,7 @@ from mirage_sim.training.precision import mixed_precision
 from mirage_sim.training.refine import Draft, make_drafts, refine_loss, train_refine
 from mirage_sim.training.resample import keep_drawn, known_error, train_resample
 from mirage_sim.training.samples import LatentClips, SamplesConfig, draw_sample, encode_clips, read_frames
+from mirage_sim.training.stages import MODEL_STAGES
 from tests.models import tiny_world_model
 
 QUICK = StageConfig(steps=3, batch_size=2, validate_every=3, log_every=1, warmup=1)
@@ -371,3 +375,25 @@ def test_training_mixes_in_bf16_where_that_is_native(native: bool, monkeypatch: 
     with mixed_precision(torch.device("cpu")):
         product = torch.ones(4, 4) @ torch.ones(4, 4)
     assert product.dtype == (torch.bfloat16 if native else torch.float32)
+
+
+def test_only_a_run_whose_stages_were_all_trained_is_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", "export", "--out", str(out), "--to", str(tmp_path / "to")]
+    tiny_world_model().save(out / "model")
+    for stage in MODEL_STAGES[:-1]:
+        (out / f"{stage}.jsonl").write_text("")
+    (out / "codec" / "00000004").mkdir(parents=True)
+    (out / "codec" / "00000004" / "run.json").write_text('{"step": 4, "about": {"steps": 9}}')
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "codec (interrupted after 4 of 9 steps), distil; --allow-untrained" in told
+    assert not (tmp_path / "to").exists()
+    assert main([*words, "--allow-untrained"]) == 0
+    assert "distil" in capsys.readouterr().out
+    assert load_world_model(tmp_path / "to").config.model_id == "tiny"
+    (out / "codec" / "00000004" / "run.json").write_text('{"step": 9, "about": {"steps": 9}}')
+    (out / "distil.jsonl").write_text("")
+    assert main(words) == 0
