@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirage_sim.errors import InputError, StateError
-from mirage_sim.scenes.faces import Faces, join_faces, make_faces
+from mirage_sim.scenes.faces import Faces, join_faces, make_faces, transform
 from mirage_sim.scenes.mesh import Floats
-from mirage_sim.scenes.projection import faces_in_sight, project_faces
+from mirage_sim.scenes.projection import faces_in_sight, project_faces, ray_matrix
 from mirage_sim.scenes.raster import NO_FACE, nearest_faces
 from mirage_sim.scenes.renderer import SKY_ID, SkyLook, View
 from mirage_sim.scenes.shading import (
@@ -121,6 +121,6 @@ class CpuRenderer:
         row, column = np.nonzero(owner == len(seen.bodies))
         if len(row):
             pixels = np.stack([column + 0.5, row + 0.5, np.ones(len(row))], axis=-1)
-            rays = pixels @ (cam2world[:3, :3] @ np.linalg.inv(fine)).T
+            rays = transform(pixels, (cam2world[:3, :3] @ ray_matrix(fine)).T)
             colours[row, column] = paint_sky(rays, self._sky)
         return average_samples(colours, SAMPLES)

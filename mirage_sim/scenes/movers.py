@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mirage_sim.errors import StateError
 from mirage_sim.scenes.mesh import Mesh
-from mirage_sim.scenes.scene import Scene, View
+from mirage_sim.scenes.renderer import View
+from mirage_sim.scenes.scene import Scene
 from mirage_sim.scenes.textures import hsv
 
 RADIUS = 0.3  # metres that a mover keeps free around it

@@ -63,17 +63,23 @@ def project_faces(corners: Floats, intrinsics: Floats) -> Projected:
         corners: Corners in camera axes [Q, 4, 3], metres; the front faces the camera.
         intrinsics: [3, 3] in pixels.
     """
-    ray = np.linalg.inv(intrinsics)  # camera axes from pixel position
+    ray = ray_matrix(intrinsics)
     following = corners[:, [1, 2, 3, 0]]
     edges = transform(_cross(following, corners), ray)
     normals = _cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])  # [Q, 3]
     distance = (normals * corners[:, 0]).sum(axis=-1, keepdims=True)  # [Q, 1]
     inverse_depth = transform(normals / distance, ray)
     z = corners[..., 2]
-    whole = (z >= NEAR).all(axis=1)
+    whole = np.min(z, axis=1) >= NEAR
     y = intrinsics[1, 1] * corners[..., 1] / np.where(whole[:, None], z, 1.0) + intrinsics[1, 2]  # [Q, 4]
     rows = np.stack([np.where(whole, y.min(axis=1), -np.inf), np.where(whole, y.max(axis=1), np.inf)], axis=1)
     return Projected(edges, inverse_depth, rows)
+
+
+def ray_matrix(intrinsics: Floats) -> Floats:
+    """Give the matrix [3, 3] that turns pixel positions (x, y, 1) into camera rays of z = 1."""
+    inverse: Floats = np.linalg.inv(intrinsics).astype(np.float64)
+    return inverse
 
 
 def _cross(a: Floats, b: Floats) -> Floats:
@@ -87,5 +93,5 @@ def _ray_range(intrinsics: Floats, hw: tuple[int, int]) -> tuple[Floats, Floats]
     """Lowest and highest x/z and y/z [2] of the rays through an image."""
     height, width = hw
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], dtype=np.float64)
-    rays = corners @ np.linalg.inv(intrinsics).T
+    rays = corners @ ray_matrix(intrinsics).T
     return rays[:, :2].min(axis=0), rays[:, :2].max(axis=0)

@@ -62,7 +62,8 @@ def nearest_faces(projected: Projected, hw: tuple[int, int]) -> Indices:
     nearest = np.full(height * width, 1.0 / FAR).view(np.int64)
     nearest &= ~np.int64(NO_FACE)
     np.maximum.at(nearest, pixels, keys)
-    return np.minimum(NO_FACE - (nearest & NO_FACE), len(projected.rows)).reshape(height, width)
+    owner: Indices = np.minimum(NO_FACE - (nearest & NO_FACE), len(projected.rows))
+    return owner.reshape(height, width)
 
 
 def make_spans(projected: Projected, hw: tuple[int, int]) -> Spans:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mirage_sim.scenes.faces import Faces, Indices, transform
 from mirage_sim.scenes.mesh import Floats
+from mirage_sim.scenes.projection import ray_matrix
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def texture_planes(
     Returns:
         Planes [2, Q, 3], in texels per metre.
     """
-    to_ray = cam2world[:3, :3] @ np.linalg.inv(intrinsics)  # world direction from pixel position
+    to_ray = cam2world[:3, :3] @ ray_matrix(intrinsics)  # world direction from pixel position
     at_eye = faces.uv_offsets + (faces.uv_slopes * cam2world[:3, 3]).sum(axis=-1)  # [Q, 2]
     u, v = np.moveaxis(transform(faces.uv_slopes, to_ray), 1, 0)  # [Q, 3]
     u, v = u + at_eye[:, :1] * inverse_depth, v + at_eye[:, 1:] * inverse_depth
@@ -94,12 +95,14 @@ def colour_of(
     texel *= columns
     texel += _texel(_over_pixels(planes[0], owner) * depth, columns)
     texel += textures.offsets[face_textures].take(owner)
-    return textures.texels.take(texel)[..., None].view(np.uint8)[..., :3]
+    colours: NDArray[np.uint8] = textures.texels.take(texel)[..., None].view(np.uint8)[..., :3]
+    return colours
 
 
 def _over_pixels(planes: Floats, owner: Indices) -> Floats:
     """Evaluate each pixel's plane at its centre, [H, W]."""
     height, width = owner.shape
+    value: Floats
     value, down, rest = (part.take(owner) for part in np.ascontiguousarray(planes.T))
     value *= np.arange(width) + 0.5
     down *= np.arange(height)[:, None] + 0.5

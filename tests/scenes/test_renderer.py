@@ -145,6 +145,15 @@ def test_parts_nearer_than_the_near_plane_are_open() -> None:
     assert (depth[(wanted > 0) & (wanted < 0.05)] == 0).all()
 
 
+def test_a_camera_that_looks_away_sees_the_sky() -> None:
+    with make_scene(0) as scene:
+        pose = from_yaw_pitch([-3.0, -3.0, 1.0], -2.4)
+        view = scene.render(pose, make_intrinsics(*SMALL, 75.0), SMALL)
+        assert (view.segmentation == SKY_ID).all()
+        assert (view.depth == 0).all()
+        assert np.unique(view.rgb.reshape(-1, 3), axis=0).shape[0] > 5
+
+
 def test_bent_quads_bent_textures_and_too_few_or_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     renderer = CpuRenderer(SKY)
     with pytest.raises(StateError, match="without bodies"):
