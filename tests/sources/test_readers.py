@@ -345,7 +345,7 @@ def litter(folder: Path) -> None:
         (path.parent / f"._{path.name}").write_bytes(APPLE_DOUBLE)
         (path.parent / ".DS_Store").write_bytes(APPLE_DOUBLE)
         if path.is_dir():
-            (path / ".ipynb_checkpoints").mkdir()
+            (path / ".ipynb_checkpoints").mkdir(exist_ok=True)
             (path / "Thumbs.db").write_bytes(APPLE_DOUBLE)
 
 
@@ -357,8 +357,7 @@ def test_hidden_names_are_no_videos(written: Path, estate: Path, walk: PosedClip
         frames = {"rgb": walk.frames, "cam2world": walk.cam2world}
         writer.write_episode(frames, intrinsics=walk.intrinsics[0])
     (recordings / "folder.h5").mkdir()
-    for folder in (vipe, estate, recordings):
-        litter(folder)
+    litter(tmp_path)
     # Even companions that look like whole videos are none.
     shutil.copy(estate / "cameras" / "ab.txt", estate / "cameras" / "._ab.txt")
     (estate / "frames" / "._ab").unlink()
