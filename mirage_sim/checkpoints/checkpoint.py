@@ -209,24 +209,24 @@ def adapter_shapes(backbone: Mapping[str, Tensor], names: Mapping[str, Tensor]) 
 
     Args:
         backbone: Tells width in and out of a layer.
-        names: Adapters; the first half of each tells its rank, or the second where there is no first.
+        names: Adapters; the first half of each tells its rank, or that of another one where it is missing.
 
     Returns:
         Tensors on "meta" by name.
     """
+    halves = {name: tensor for name, tensor in names.items() if name.endswith(".lora_A.weight")}
+    ranks = {name: tensor.shape[0] for name, tensor in halves.items() if tensor.ndim and tensor.shape[0]}
+    usual = next(iter(ranks.values()), 1)
     expected = {}
     for module in adapted_modules(names):
         layer = backbone.get(f"{module}.weight")
         if layer is not None and layer.ndim == 2:
-            first, second = (names.get(f"{module}.lora_{half}.weight") for half in "AB")
-            rank = first.shape[0] if first is not None and first.ndim else 0
-            if first is None and second is not None and second.ndim == 2:
-                rank = second.shape[1]
+            rank = ranks.get(f"{module}.lora_A.weight", usual)
             expected[f"{module}.lora_A.weight"] = torch.empty(
-                max(rank, 1), layer.shape[1], device="meta", dtype=torch.float32
+                rank, layer.shape[1], device="meta", dtype=torch.float32
             )
             expected[f"{module}.lora_B.weight"] = torch.empty(
-                layer.shape[0], max(rank, 1), device="meta", dtype=torch.float32
+                layer.shape[0], rank, device="meta", dtype=torch.float32
             )
     return expected
 

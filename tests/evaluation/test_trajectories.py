@@ -53,8 +53,8 @@ def test_frames_are_cut_and_their_lens_with_them(folder: Path) -> None:
 def test_a_cut_picture_is_its_middle() -> None:
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 20:40] = 200
-    assert (cut(Image.fromarray(wide), (20, 20)) == 200).all()
-    assert cut(Image.fromarray(wide), (40, 120)).shape == (40, 120, 3)
+    assert (cut(wide, (20, 20)) == 200).all()
+    assert cut(wide, (40, 120)).shape == (40, 120, 3)
 
 
 def test_a_perfect_return_reaches_the_cap() -> None:
@@ -118,3 +118,20 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
         read_sequence(path, (32, 32), 1.0, 5)
     with pytest.raises(InputError, match="scale must be positive"):
         TrajectoriesConfig(tmp_path, scale=0.0)
+
+
+def test_hidden_files_are_no_cameras(tmp_path: Path) -> None:
+    """Beside every file on a disk that macOS wrote lies one of the same name behind `._`."""
+    (tmp_path / "._a.txt").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")
+    with pytest.raises(FileFormatError, match=r"must hold camera files \(\*\.txt\), got none"):
+        evaluate_trajectories(tiny_world_model(), TrajectoriesConfig(tmp_path), tmp_path / "out")
+
+
+def test_frames_are_of_one_size(tmp_path: Path) -> None:
+    (path,) = write_scene_sequences(tmp_path, 1, 2, (24, 32), seed=0)
+    last = sorted((tmp_path / path.stem).iterdir(), key=lambda file: int(file.stem))[-1]
+    Image.fromarray(np.zeros((12, 32, 3), np.uint8)).save(last)
+    with pytest.raises(FileFormatError, match="frames of one size"):
+        read_sequence(path, (16, 16), 1.0, 8)
+    Image.fromarray(np.full((24, 32), 257 * 99, np.uint16)).save(last)
+    assert (read_sequence(path, (16, 16), 1.0, 8).frames[-1] == 99).all()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -195,3 +196,23 @@ def test_calls_in_the_wrong_state_and_options_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="could not be created"):
         HDF5Writer(tmp_path / "missing" / "b.h5", env_args=ENV_ARGS)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_numbers_of_any_kind_are_recorded_as_they_are(tmp_path: Path) -> None:
+    """Whatever their byte order, strides and library; what NumPy does not know is kept in float32."""
+    depth = np.arange(6, dtype=np.float32).reshape(2, 3)
+    lens = np.array([[5.0, 0.0, 1.5], [0.0, 5.0, 1.0], [0.0, 0.0, 1.0]])
+    obs = {"depth": depth.astype(">f4")[::-1], "cam2world": torch.eye(4, requires_grad=True)}
+    with HDF5Writer(tmp_path / "a.h5", env_args=ENV_ARGS, fsync=False) as writer:
+        writer.begin_episode(initial={"intrinsics": torch.from_numpy(lens).bfloat16()})
+        action = torch.tensor([0.5, -0.25], dtype=torch.bfloat16)
+        writer.append(obs, action, torch.tensor(1.5), False, True, obs, {"coverage": torch.tensor(0.5)})
+        writer.end_episode()
+        with pytest.raises(InputTypeError, match=r"actions must be an array of numbers, got dtype <U1"):
+            writer.write_episode({"x": np.zeros((2, 1))}, actions=["a"])
+    episode = HDF5Reader(tmp_path / "a.h5")[0]
+    assert episode.frames["depth"].dtype == np.float32
+    np.testing.assert_array_equal(episode.frames["depth"], [depth[::-1]] * 2)
+    np.testing.assert_array_equal(episode.actions, [[0.5, -0.25]])
+    np.testing.assert_array_equal(episode.intrinsics, lens)
+    assert (episode.rewards.tolist(), episode.extras["coverage"].tolist()) == ([1.5], [0.5])

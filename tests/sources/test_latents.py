@@ -267,3 +267,23 @@ def test_files_that_are_none_are_named(embedded: EmbeddedCodec, tmp_path: Path) 
         file.attrs["settings"] = "{}"
     with pytest.raises(FileFormatError, match="must tell its settings"):
         LatentFile(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_clips_of_read_only_and_reversed_arrays(embedded: EmbeddedCodec, tmp_path: Path) -> None:
+    """As memory maps and views of a user's own source are."""
+    clip = whole(9)
+    parts = {name: value for name, value in vars(clip).items() if isinstance(value, np.ndarray)}
+    reversed_ = {name: np.ascontiguousarray(value[::-1])[::-1] for name, value in parts.items()}
+    for value in reversed_.values():
+        value.flags.writeable = False
+    files = []
+    for name, source in (("plain", clip), ("strange", replace(clip, **reversed_))):
+        config = EncodeConfig(32, 48, 9)
+        encode_source(Memory(source), "memory", embedded, config, tmp_path / f"{name}.h5")
+        files.append(LatentFile(tmp_path / f"{name}.h5").clip(0))
+    for name, value in vars(files[0]).items():
+        other = getattr(files[1], name)
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
+    with pytest.raises(InputTypeError, match="cam2world must be an array, got Tensor"):
+        replace(clip, cam2world=torch.from_numpy(clip.cam2world))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-import struct
 import sys
 import zipfile
 from pathlib import Path
@@ -345,7 +343,7 @@ def litter(folder: Path) -> None:
         (path.parent / f"._{path.name}").write_bytes(APPLE_DOUBLE)
         (path.parent / ".DS_Store").write_bytes(APPLE_DOUBLE)
         if path.is_dir():
-            (path / ".ipynb_checkpoints").mkdir()
+            (path / ".ipynb_checkpoints").mkdir(exist_ok=True)
             (path / "Thumbs.db").write_bytes(APPLE_DOUBLE)
 
 
@@ -357,8 +355,7 @@ def test_hidden_names_are_no_videos(written: Path, estate: Path, walk: PosedClip
         frames = {"rgb": walk.frames, "cam2world": walk.cam2world}
         writer.write_episode(frames, intrinsics=walk.intrinsics[0])
     (recordings / "folder.h5").mkdir()
-    for folder in (vipe, estate, recordings):
-        litter(folder)
+    litter(tmp_path)
     # Even companions that look like whole videos are none.
     shutil.copy(estate / "cameras" / "ab.txt", estate / "cameras" / "._ab.txt")
     (estate / "frames" / "._ab").unlink()
@@ -370,71 +367,3 @@ def test_hidden_names_are_no_videos(written: Path, estate: Path, walk: PosedClip
     ):
         assert source.names() == [name]
         assert len(source.read(name, 0, 4)) == 4
-
-
-def test_depth_in_other_units_is_refused(walk: PosedClip, tmp_path: Path) -> None:
-    """Integers are millimetres as a rule; taken as metres, everything would be a thousand times as far."""
-    assert walk.depth is not None
-    for name, depth in (
-        ("mm", (1000 * walk.depth.clip(0, 60)).astype(np.uint16)),
-        ("three", walk.depth[..., None].repeat(3, axis=-1)),
-    ):
-        with HDF5Writer(tmp_path / f"{name}.h5", env_args=make_env_args("test")) as writer:
-            frames = {"rgb": walk.frames, "depth": depth, "cam2world": walk.cam2world}
-            writer.write_episode(frames, intrinsics=walk.intrinsics[0])
-        with pytest.raises(FileFormatError, match=r"depth in floating-point metres \[F, h, w\], got"):
-            RecordingsSource(tmp_path / f"{name}.h5").read(f"{name}/demo_0", 0, 2)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "LA"])
-def test_a_mask_of_colours_is_refused(mode: str, tmp_path: Path) -> None:
-    """An instance whose red is 0 would not be seen."""
-    folder = write_vipe(tmp_path, make_clip(2, movable=np.ones((2, 32, 48), bool)))
-    with zipfile.ZipFile(folder / "mask" / "walk.zip", "w") as archive:
-        for number in range(2):
-            content = io.BytesIO()
-            Image.new("RGB", (48, 32), (0, 3, 0)).convert(mode).save(content, "PNG")
-            archive.writestr(f"{number:05d}.png", content.getvalue())
-    with pytest.raises(FileFormatError, match=f"one number a pixel, got mode {mode}"):
-        VipeSource(folder).read("walk", 0, 2)
-
-
-def test_depth_of_whole_numbers_in_exr_is_refused(tmp_path: Path) -> None:
-    exr = pytest.importorskip("OpenEXR")
-    folder = write_vipe(tmp_path, make_clip(2))
-    (folder / "depth").mkdir()
-    with zipfile.ZipFile(folder / "depth" / "walk.zip", "w") as archive:
-        for number in range(2):
-            path = tmp_path / "z.exr"
-            channels = {"Z": np.full((32, 48), 2000, np.uint32)}
-            exr.File({"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}, channels).write(
-                str(path)
-            )
-            archive.write(path, f"{number:05d}.exr")
-    with pytest.raises(FileFormatError, match="Z must hold floating-point metres, got uint32"):
-        VipeSource(folder).read("walk", 0, 2)
-
-
-def turned(path: Path, matrix: tuple[int, ...]) -> None:
-    """Ask a player to turn an mp4: the matrix of its track header, in parts of 2^16."""
-    content = bytearray(path.read_bytes())
-    place = content.index(b"tkhd") + 4 + 40
-    content[place : place + 36] = struct.pack(">9i", *matrix)
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("turns", "matrix"),
-    [
-        (3, (0, 1 << 16, 0, -(1 << 16), 0, 0, 32 << 16, 0, 1 << 30)),  # a quarter clockwise, as phones do
-        (2, (-(1 << 16), 0, 0, 0, -(1 << 16), 0, 48 << 16, 32 << 16, 1 << 30)),
-        (1, (0, -(1 << 16), 0, 1 << 16, 0, 0, 0, 48 << 16, 1 << 30)),
-    ],
-)
-def test_a_video_is_turned_as_it_is_shown(tmp_path: Path, turns: int, matrix: tuple[int, ...]) -> None:
-    path = tmp_path / "phone.mp4"
-    write_video(path, make_clip(5).frames)
-    plain = read_frames(index_video(path), range(5))
-    turned(path, matrix)
-    shown = read_frames(index_video(path), range(5))
-    np.testing.assert_array_equal(shown, np.rot90(plain, turns, axes=(1, 2)))
