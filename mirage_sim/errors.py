@@ -34,6 +34,10 @@ class FileFormatError(MirageError, OSError):
     """A file is missing, truncated, tampered with, or of another kind or version."""
 
 
+class FileWriteError(MirageError, OSError):
+    """A file or folder could not be written; the message names it."""
+
+
 class RecordingError(MirageError, OSError):
     """A recording could not be written or is in use by another writer."""
 

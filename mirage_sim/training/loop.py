@@ -28,6 +28,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from mirage_sim.errors import InputError
+from mirage_sim.files import whole_file
 from mirage_sim.training.resume import resume_run, save_run
 
 VALIDATION_BATCHES = 6
@@ -272,7 +273,8 @@ def _forget_after(log: Path, step: int) -> None:
     """Take lines out of a log that will be written again."""
     if log.is_file():
         lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
-        log.write_text("".join(f"{line}\n" for line in lines))
+        with whole_file(log) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
