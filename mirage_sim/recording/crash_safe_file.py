@@ -19,7 +19,6 @@ import errno
 import gc
 import os
 import struct
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,8 +36,10 @@ from mirage_sim.recording.object_header import (
 )
 from mirage_sim.recording.tail_file import TailFile, read_at, write_at
 
-if sys.platform != "win32":
+try:
     import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LIBRARY_BOUNDS = ("v108", "v114")
 """HDF5 format bounds of all files written: superblock 2, and virtual datasets allowed."""
@@ -192,7 +193,7 @@ class CrashSafeFile:
         Readers are not kept out: they lock the whole file shared, with `flock`, and so does this. Between
         writers a second lock decides, which belongs to the open file and is independent of the first.
         """
-        if sys.platform == "win32":
+        if fcntl is None:
             return
         try:
             try:
@@ -266,7 +267,7 @@ def _release(descriptor: int, process: int) -> None:
     Locks belong to the open file, which forked processes share: they would keep them. A forked process in
     turn must not give up the locks of its parent.
     """
-    if sys.platform != "win32" and os.getpid() == process:
+    if fcntl is not None and os.getpid() == process:
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_UNLCK))
         with contextlib.suppress(OSError):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import warnings
+from collections.abc import Mapping
 from threading import RLock
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from mirage_sim.errors import MirageError, RecordingError, StateError
 from mirage_sim.recording.crash_safe_file import CrashSafeFile
 from mirage_sim.recording.interrupts import interrupts_deferred
-from mirage_sim.recording.schema import natural_key
+from mirage_sim.recording.schema import CAMERA_CONVENTION, FORMAT, SCHEMA_VERSION, natural_key
 from mirage_sim.recording.stream import EPISODE, EpisodeStream
 
 
@@ -77,7 +79,7 @@ class EpisodeFile:
                     data = opened["data"]
                     stream.group.file.copy(EPISODE, data, name)
                     make_views(data[name])
-                    data.attrs.modify("total", np.int64(data.attrs["total"] + stream.steps))
+                    count_steps(data, stream.steps)
             finally:
                 stream.discard()
             self.names.append(name)
@@ -130,6 +132,28 @@ class EpisodeFile:
         if stream not in self._streams:
             raise StateError(f"{call} needs a running episode of this writer")
         self._streams.remove(stream)
+
+
+def begin_recording(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+    """Fill a new file with what every recording has.
+
+    Args:
+        file: The file, empty.
+        attributes: Attributes of `data`, `env_args` among them.
+    """
+    file.attrs["format"] = FORMAT
+    file.attrs["schema_version"] = np.int64(SCHEMA_VERSION)
+    file.attrs["camera_convention"] = CAMERA_CONVENTION
+    settings = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    settings.set_attr_phase_change(len(attributes) + 64, 1)
+    h5py.h5g.create(file.id, b"data", gcpl=settings)
+    file["data"].attrs["total"] = np.int64(0)
+    file["data"].attrs.update(attributes)
+
+
+def count_steps(data: h5py.Group, steps: int) -> None:
+    """Add the steps of a new episode to the total of `data`."""
+    data.attrs.modify("total", np.int64(data.attrs["total"] + steps))
 
 
 def make_views(demo: h5py.Group) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import h5py
 
-from mirage_sim.errors import FileFormatError
+from mirage_sim.errors import FileFormatError, MirageError
 
 
 _OF_THE_PROCESS = ("_file", "_users", "_lock")
@@ -73,14 +73,19 @@ class HeldFile:
         with self._lock:
             held = self._file
             self._users += held is not None
-        if held is None:
-            with self._open_now() as file:
-                yield file
-            return
         try:
-            yield held
+            if held is not None:
+                yield held
+            else:
+                with self._open_now() as file:
+                    yield file
+        except MirageError:
+            raise
+        except (KeyError, OSError, RuntimeError) as error:
+            raise FileFormatError(f"{self.path} is damaged: {error}") from error
         finally:
-            self.__exit__(None, None, None)
+            if held is not None:
+                self.__exit__(None, None, None)
 
     def _open_now(self) -> h5py.File:
         if not self.path.is_file():

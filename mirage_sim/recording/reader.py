@@ -200,7 +200,7 @@ class HDF5Reader(HeldFile):
         with self._open() as file:
             demo = self._demo(file, episode)
             try:
-                return _read_episode(demo)
+                return read_episode(demo)
             except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
                 raise FileFormatError(f"{self.path} has a damaged episode {demo.name}: {error}") from error
 
@@ -244,7 +244,18 @@ class EpisodeIndexError(InputError, IndexError):
     """There is no episode at this place."""
 
 
-def _read_episode(demo: h5py.Group) -> Episode:
+def read_episode(demo: h5py.Group) -> Episode:
+    """Read an episode from its group.
+
+    Args:
+        demo: Such as `data/demo_0` of an open recording.
+
+    Returns:
+        All of it.
+
+    Raises:
+        KeyError, TypeError, ValueError, OSError or RuntimeError: If it is damaged, as h5py has it.
+    """
     known = {*_STEP_NAMES, "cam2world", "intrinsics", "frames", "obs", "next_obs"}
     extras = [key for key in demo if key not in known]
     masks = {key: mask_name(key) for key in extras if mask_name(key) in extras}

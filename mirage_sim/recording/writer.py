@@ -17,17 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import h5py
 import numpy as np
 
 from mirage_sim.errors import InputError, InputTypeError, RecordingError, StateError
 from mirage_sim.recording.columns import Packing
 from mirage_sim.recording.crash_safe_file import TRASH, CrashSafeFile
-from mirage_sim.recording.episode_file import EpisodeFile
+from mirage_sim.recording.episode_file import EpisodeFile, begin_recording
 from mirage_sim.recording.schema import (
-    CAMERA_CONVENTION,
-    FORMAT,
-    SCHEMA_VERSION,
     check_name,
     to_attribute,
     to_json,
@@ -86,7 +82,7 @@ class HDF5Writer:
         attributes = {"env_args": to_json(env_args)}
         attributes |= {name: to_attribute(name, value) for name, value in (metadata or {}).items()}
         if mode == "x" or not self.path.exists():
-            CrashSafeFile.create(self.path, lambda file: _fill(file, attributes))
+            CrashSafeFile.create(self.path, lambda file: begin_recording(file, attributes))
         file = CrashSafeFile(self.path, fsync=fsync)
         try:
             names = self._check_existing(env_args["env_name"], attributes)
@@ -297,14 +293,3 @@ class HDF5Writer:
                 known = reader.attrs.get(name)
                 raise RecordingError(f"metadata[{name!r}] must be {known!r} as in {self.path}, got {value!r}")
         return reader.episodes
-
-
-def _fill(file: h5py.File, attributes: Mapping[str, Any]) -> None:
-    file.attrs["format"] = FORMAT
-    file.attrs["schema_version"] = np.int64(SCHEMA_VERSION)
-    file.attrs["camera_convention"] = CAMERA_CONVENTION
-    settings = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
-    settings.set_attr_phase_change(len(attributes) + 64, 1)
-    h5py.h5g.create(file.id, b"data", gcpl=settings)
-    file["data"].attrs["total"] = np.int64(0)
-    file["data"].attrs.update(attributes)
