@@ -183,7 +183,7 @@ class SparseColumn:
             self._mask.flush(count)
 
     def _fits(self, value: Array) -> bool:
-        return value.shape == self._values.shape and value.dtype == self._values.dtype
+        return bool(value.shape == self._values.shape and value.dtype == self._values.dtype)
 
     def _make_room(self, value: Array, place: int) -> Array:
         """Widen the dataset so that it holds this value too, and return it with as many dimensions."""

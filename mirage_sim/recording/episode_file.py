@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from threading import RLock
 from typing import Any
 
@@ -46,27 +47,27 @@ class EpisodeFile:
         """Whether it has the file."""
         return self._file is not None
 
-    def open_file(self) -> CrashSafeFile:
-        """Return the file for a change.
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[CrashSafeFile]:
+        """Hold the file for a change; `close`, also that of another thread, waits until the block ends.
 
         Raises:
             StateError: If it is closed or belongs to another process.
         """
         if os.getpid() != self._process:
             raise StateError(f"{self._path} must be written by the process that opened it, got a fork of it")
-        if self._file is None:
-            raise StateError(f"the writer of {self._path} is closed")
-        return self._file
+        with self.lock:
+            if self._file is None:
+                raise StateError(f"the writer of {self._path} is closed")
+            yield self._file
 
     def add(self, stream: EpisodeStream) -> None:
-        """Add a running episode."""
-        with self.lock:
-            self._streams.append(stream)
+        """Add a running episode, within `changing`."""
+        self._streams.append(stream)
 
     def finish(self, stream: EpisodeStream) -> str | None:
         """Store a running episode; return its name, or None if it had no step."""
-        file = self.open_file()
-        with self.lock, interrupts_deferred():
+        with self.changing() as file, interrupts_deferred():
             self._take(stream, "finish_episode")
             try:
                 if not stream.open:
@@ -87,7 +88,7 @@ class EpisodeFile:
 
     def discard(self, stream: EpisodeStream) -> None:
         """Drop a running episode."""
-        with self.lock:
+        with self.changing():
             self._take(stream, "discard_episode")
             stream.discard()
 

@@ -13,7 +13,6 @@ import h5py
 
 from mirage_sim.errors import FileFormatError, MirageError
 
-
 _OF_THE_PROCESS = ("_file", "_users", "_lock")
 
 

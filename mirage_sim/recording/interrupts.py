@@ -42,7 +42,7 @@ def interrupts_deferred() -> Iterator[None]:
         for number, handler in handlers.items():
             if callable(handler):
                 signal.signal(number, handler)
-        for number, frame in pending.items():
-            handler = handlers[signal.Signals(number)]
+        for came, frame in pending.items():
+            handler = handlers[signal.Signals(came)]
             if callable(handler):
-                handler(number, frame)
+                handler(came, frame)

@@ -65,7 +65,8 @@ def repair(path: str | Path, out: str | Path | None = None) -> RepairReport:
             entry.unlink(missing_ok=True)
         try:
             with h5py.File(path, "r", locking=False) as opened:
-                list(opened["/"].get("data", ()))
+                for name in set(opened["/"]) & {"data"}:
+                    list(opened[name])
         except DAMAGE as error:
             unreadable = FileFormatError(f"{path} must be a readable HDF5 file: {error}")
             return _save_episodes(path, out, unreadable)

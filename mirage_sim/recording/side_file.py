@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 
-from mirage_sim.errors import RecordingError
+from mirage_sim.errors import RecordingError, StateError
 from mirage_sim.files import reason
 from mirage_sim.recording.crash_safe_file import LIBRARY_BOUNDS
 from mirage_sim.recording.interrupts import interrupts_deferred
@@ -40,7 +40,7 @@ class SideFile:
             raise RecordingError(f"an episode could not be begun in {folder}: {reason(error)}") from error
         self._tail = TailFile(descriptor_owner.fileno(), 0, owner=descriptor_owner)
         with self.writing():
-            self.file = h5py.File(self._tail, "w", libver=LIBRARY_BOUNDS, rdcc_nbytes=0)
+            self._file: h5py.File | None = h5py.File(self._tail, "w", libver=LIBRARY_BOUNDS, rdcc_nbytes=0)
 
     @property
     def size(self) -> int:
@@ -50,7 +50,14 @@ class SideFile:
     @property
     def open(self) -> bool:
         """Whether it can be written."""
-        return bool(self.file)
+        return self._file is not None
+
+    @property
+    def file(self) -> h5py.File:
+        """The file, while it is open."""
+        if self._file is None:
+            raise StateError("the running episode has ended or failed")
+        return self._file
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -67,6 +74,7 @@ class SideFile:
         """Drop the file and its room; harmless when done twice."""
         self._tail.detached = True
         with interrupts_deferred():
-            if self.file:
-                self.file.close()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
             self._tail.close()

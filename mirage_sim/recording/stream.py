@@ -73,13 +73,17 @@ class EpisodeStream:
         attributes = {name: to_attribute(name, value) for name, value in attrs.items()}
         self._side = SideFile(folder)
         with self._side.writing():
-            self.group: h5py.Group = self._side.file.create_group(EPISODE)
-            self.group.attrs.update(attributes)
+            self._side.file.create_group(EPISODE).attrs.update(attributes)
 
     @property
     def size(self) -> int:
         """Bytes of the side file."""
         return self._side.size
+
+    @property
+    def group(self) -> h5py.Group:
+        """Group of the side file that holds the episode."""
+        return self._side.file[EPISODE]
 
     @property
     def takes_poses(self) -> bool:
@@ -160,24 +164,30 @@ class EpisodeStream:
             RecordingError: If the disk is full.
         """
         with self._side.writing():
+            group = self.group
             for name, column in self._columns.items():
                 column.flush(self._place(name))
             for extra in self._extras.values():
                 extra.flush(self.steps)
-            if not self.group["dones"][-1]:
-                self.group["truncated"][-1] = self.group["dones"][-1] = 1
-                self.group.attrs["cut"] = np.True_
+            if not group["dones"][-1]:
+                group["truncated"][-1] = group["dones"][-1] = 1
+                group.attrs["cut"] = np.True_
             if self._intrinsics is not None:
-                self.group["intrinsics"] = self._intrinsics
+                group["intrinsics"] = self._intrinsics
             if "frames/cam2world" in self._columns:
-                self.group["cam2world"] = self.group["frames/cam2world"]
+                group["cam2world"] = group["frames/cam2world"]
             if self.success is not None:
-                self.group.attrs["success"] = np.bool_(self.success)
-            self.group.attrs["num_samples"] = np.int64(self.steps)
+                group.attrs["success"] = np.bool_(self.success)
+            group.attrs["num_samples"] = np.int64(self.steps)
             self._side.file.flush()
 
     def discard(self) -> None:
-        """Drop the side file; harmless when done twice."""
+        """Drop the side file; harmless when done twice.
+
+        Nothing of HDF5 is kept: a thread that goes on while the interpreter ends must not come upon it.
+        """
+        self._columns.clear()
+        self._extras.clear()
         self._side.discard()
 
     def _check_running(self) -> None:
@@ -240,8 +250,9 @@ class EpisodeStream:
             raise InputError(f"{name} must be laid out as next_obs is, {shapes[1]}, got {shapes[0]}")
 
     def _begin(self, first: dict[str, Array], rows: dict[str, Array]) -> None:
+        group = self.group
         for name, row in rows.items():
-            self._columns[name] = Column(self.group, name, row.shape, row.dtype, self._packing)
+            self._columns[name] = Column(group, name, row.shape, row.dtype, self._packing)
         for name, row in first.items():
             self._columns[f"frames/{name}"].append(row, 0)
         if "cam2world" in rows and self._first_pose is not None:

@@ -161,15 +161,15 @@ class HDF5Writer:
         Returns:
             The stream that takes its steps; hand it to `finish_episode`.
         """
-        self._recording.open_file()
-        stream = EpisodeStream(
-            self._folder,
-            packing=self._packing,
-            initial=initial or {},
-            attrs={name: value for name, value in attrs.items() if value is not None},
-            lock=self._recording.lock,
-        )
-        self._recording.add(stream)
+        with self._recording.changing():
+            stream = EpisodeStream(
+                self._folder,
+                packing=self._packing,
+                initial=initial or {},
+                attrs={name: value for name, value in attrs.items() if value is not None},
+                lock=self._recording.lock,
+            )
+            self._recording.add(stream)
         return stream
 
     def finish_episode(self, stream: EpisodeStream, success: bool | None = None) -> str | None:
@@ -250,7 +250,7 @@ class HDF5Writer:
         unknown = sorted(set(episodes) - set(self._recording.names))
         if unknown:
             raise InputError(f"episodes must be finished ones of this file, got {unknown}")
-        with self._recording.lock, self._recording.open_file().transaction() as file:
+        with self._recording.changing() as recording, recording.transaction() as file:
             filters = {key: value[()] for key, value in file["mask"].items()} if "mask" in file else {}
             filters[name] = np.array([episode.encode() for episode in episodes], dtype="S")
             if "mask" in file:

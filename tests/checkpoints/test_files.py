@@ -192,5 +192,5 @@ def test_a_folder_may_be_empty_but_not_taken(tmp_path: Path) -> None:
     for taken in (place, place / "file"):
         with pytest.raises(InputError, match="must be new or empty"), whole_folder(taken):
             pass
-    with pytest.raises(FileWriteError, match="could not be made"), whole_folder(place / "file" / "below"):
+    with pytest.raises(FileWriteError, match="must be a folder"), whole_folder(place / "file" / "below"):
         pass

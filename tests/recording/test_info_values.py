@@ -25,7 +25,10 @@ class Teller(gym.Env[Any, Any]):
 
     def look(self, info: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         camera = self.camera[self.count]
-        return np.full(2, self.count, np.float32), {**info, **({} if camera is None else {"cam2world": camera})}
+        return np.full(2, self.count, np.float32), {
+            **info,
+            **({} if camera is None else {"cam2world": camera}),
+        }
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -83,7 +86,9 @@ def test_what_comes_is_stored_and_the_rest_is_marked(tmp_path: Path, case: str) 
     values, expected, came = CASES[case]
     episode = rollout(tmp_path / "a.h5", Teller(values))
     assert len(episode) == len(values)
-    assert np.array_equal(episode.extras["value"], expected, equal_nan=episode.extras["value"].dtype.kind == "f")
+    assert np.array_equal(
+        episode.extras["value"], expected, equal_nan=episode.extras["value"].dtype.kind == "f"
+    )
     assert np.array_equal(episode.came("value"), np.array(came, bool))
     assert list(episode.extras) == ["value"]
 
@@ -144,7 +149,9 @@ def test_worlds_of_a_vector_have_their_own(tmp_path: Path, mode: AutoresetMode) 
         assert episodes
         for episode in episodes:
             assert episode.came("value").tolist() == [value is not None for value in part]
-            assert episode.extras["value"][episode.came("value")].tolist() == [v for v in part if v is not None]
+            assert episode.extras["value"][episode.came("value")].tolist() == [
+                v for v in part if v is not None
+            ]
 
 
 def test_long_episodes_widen_without_a_loss(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -54,15 +55,18 @@ def test_a_file_cut_anywhere_gives_back_its_whole_episodes(tmp_path: Path, compr
         assert repair(new).damaged == ()
 
 
-@pytest.mark.parametrize("damage", ["superblock", "root", "both"])
+@pytest.mark.parametrize("damage", ["superblock", "root", "data", "both"])
 def test_a_file_whose_front_is_damaged_gives_back_its_episodes(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "a.h5"
     write(path, "gzip")
     content = bytearray(path.read_bytes())
     root = Superblock.parse(bytes(content[:SUPERBLOCK_BYTES]), "").root
+    if damage == "data":
+        with h5py.File(path) as file:
+            root = h5py.h5o.get_info(file["data"].id).addr
     if damage != "superblock":
         content[root : root + 64] = bytes(64)
-    if damage != "root":
+    if damage in ("superblock", "both"):
         content[:SUPERBLOCK_BYTES] = bytes(SUPERBLOCK_BYTES)
     path.write_bytes(content)
     report = repair(path, tmp_path / "new.h5")

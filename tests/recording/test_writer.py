@@ -240,7 +240,9 @@ def test_a_folder_deleted_while_recording_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_recording_may_be_moved_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_may_be_moved_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with HDF5Writer("a.h5", env_args=ENV_ARGS) as writer:
         record(writer, 0)
