@@ -19,8 +19,8 @@ _OF_THE_PROCESS = ("_file", "_users", "_lock")
 class HeldFile:
     """What readers of HDF5 files share; they can be pickled, and used by several threads.
 
-    In a `with` block the file stays open, which is faster for many small reads, and shows nothing later. Where
-    several threads have such blocks, the last one closes the file.
+    In a `with` block the file stays open, which is faster for many small reads, and shows nothing later.
+    Where several threads have such blocks, the last one closes the file.
     """
 
     content = "an HDF5 file"

@@ -1,4 +1,4 @@
-"""Recording, repair: cut off what a killed writer left behind, or save the whole episodes of a broken file."""
+"""Recording, repair: cut off what a killed writer left behind, or save what is whole in a broken file."""
 
 from __future__ import annotations
 

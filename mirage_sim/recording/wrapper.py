@@ -30,8 +30,8 @@ class RecordHDF5(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArg
     still there when the interpreter ends, stores its episode likewise and gives the file free.
 
     With each episode: seed, reset options, and where the reset had no seed, the state of the environment's
-    random generator before it (`np_random_state`, JSON). `info["seed"]` of the reset stands in for a seed that
-    was not given, `info["is_success"]` of the last step gives `success`.
+    random generator before it (`np_random_state`, JSON). `info["seed"]` of the reset stands in for a seed
+    that was not given, `info["is_success"]` of the last step gives `success`.
 
     An environment may have an attribute `recording_metadata`, a mapping such as
     `{"model_id": ..., "weights_sha256": ...}`, which goes to the attributes of `data`.

@@ -94,6 +94,6 @@ def test_where_nothing_is_whole_nothing_is_made(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     ends = write(path, "gzip")
     path.write_bytes(path.read_bytes()[: ends[0] // 2])
-    with pytest.raises(FileFormatError, match="no whole episode|cut short"):
+    with pytest.raises(FileFormatError, match=r"no whole episode|cut short"):
         repair(path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
