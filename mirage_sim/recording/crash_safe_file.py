@@ -109,8 +109,7 @@ class CrashSafeFile:
             raise RecordingError(f"{path} could not be created: its folder does not exist")
         try:
             with temporary_beside(path, NEW_SUFFIX) as temporary:
-                with h5py.File(temporary, "w", libver=LIBRARY_BOUNDS) as file:
-                    fill(file)
+                temporary.write_bytes(_first_content(fill))
                 with contextlib.closing(CrashSafeFile(temporary)) as safe, safe.transaction():
                     pass
                 place_new(temporary, path)
@@ -254,6 +253,15 @@ class CrashSafeFile:
     def _sync(self) -> None:
         if self._fsync:
             os.fsync(self._descriptor)
+
+
+def _first_content(fill: Callable[[h5py.File], None]) -> bytes:
+    """Make a new file in memory, since HDF5 does not recover from a disk that is full."""
+    # The name is that of no file.
+    with h5py.File("new", "w", libver=LIBRARY_BOUNDS, driver="core", backing_store=False) as file:
+        fill(file)
+        file.flush()
+        return bytes(file.id.get_file_image())
 
 
 def _whole_file(kind: int) -> bytes:

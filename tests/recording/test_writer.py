@@ -259,3 +259,22 @@ def test_recording_works_where_there_is_no_fcntl(tmp_path: Path) -> None:
     code += "HDF5Writer(sys.argv[1], env_args={'env_name': 'toy'}).write_episode({'x': [1, 2]})"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.h5")], check=True, timeout=60)
     assert len(HDF5Reader(tmp_path / "a.h5")) == 1
+
+
+def test_a_disk_that_is_full_from_the_start_is_named(tmp_path: Path) -> None:
+    code = """
+import resource, sys
+from mirage_sim.errors import RecordingError
+from mirage_sim.recording import HDF5Writer
+for limit in (100, 2000, 6000, 9000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        HDF5Writer(sys.argv[1], env_args={"env_name": "toy"})
+    except RecordingError as error:
+        print(error)
+"""
+    path = tmp_path / "a.h5"
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == [f"{path} could not be created: File too large"] * 4
+    assert list(tmp_path.iterdir()) == []
