@@ -35,7 +35,8 @@ def save_official(checkpoint: Checkpoint, folder: Path, limit: int = SHARD_BYTES
         limit: Bytes of a file of the backbone.
 
     Raises:
-        InputError: If the folder is taken or cannot be written, or the codec is not of Wan2.2's kind.
+        InputError: If the folder is taken, or the codec is not of Wan2.2's kind.
+        FileWriteError: If it cannot be written.
     """
     config = checkpoint.config
     with whole_folder(folder) as temporary:
@@ -84,7 +85,8 @@ def save_part(tensors: Mapping[str, Tensor], names: Names, path: Path) -> None:
         path: The file, safetensors.
 
     Raises:
-        InputError: If it cannot be written, or tensors have no published name.
+        InputError: If tensors have no published name.
+        FileWriteError: If it cannot be written.
     """
     with whole_file(path) as temporary:
         save_file(apart(publish(tensors, names)), temporary, {"format": "pt"})
