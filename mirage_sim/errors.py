@@ -38,12 +38,16 @@ class FileFormatError(MirageError, OSError):
     """A file is missing, truncated, tampered with, or of another kind or version."""
 
 
+class FileWriteError(MirageError, OSError):
+    """A file or folder could not be written; the message names it."""
+
+
 class RecordingError(MirageError, OSError):
     """A recording could not be written or is in use by another writer."""
 
 
-def reason(error: Exception) -> str:
-    """Tell what went wrong with a file, without the name of the temporary one that it happened to."""
+def reason(error: BaseException) -> str:
+    """Say why an operation failed, without the name of a temporary file that the user never gave."""
     return getattr(error, "strerror", None) or str(error)
 
 

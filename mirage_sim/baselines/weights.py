@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mirage_sim.baselines.config import KINDS
 from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.files import made_folder, whole_file
 from mirage_sim.model.config import LoRAConfig
 from mirage_sim.model.lora import add_lora, merge_lora
 from mirage_sim.model.world_model import WorldModel, stays_float32
@@ -98,10 +99,8 @@ def save_baseline(model: WorldModel, kind: str, base: str, path: Path) -> None:
         name: tensor.detach().to("cpu", torch.float32 if stays_float32(name) else torch.bfloat16).contiguous()
         for name, tensor in own_tensors(model, kind).items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, {"base": base})
-    temporary.replace(path)
+    with made_folder(path.parent), whole_file(path) as temporary:
+        save_file(tensors, temporary, {"base": base})
 
 
 def load_baseline(model: WorldModel, kind: str, path: Path | None = None) -> WorldModel:

@@ -5,14 +5,10 @@ Tensors stay in their file until they are used (it is mapped into memory), so th
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import pickle
-import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mirage_sim.errors import FileFormatError, InputError, MirageError, listed, reason
+from mirage_sim.errors import FileFormatError, listed
 from mirage_sim.pretrained import read_json
 
 INDEX_ENDING = ".safetensors.index.json"
@@ -178,45 +174,3 @@ def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.add(tensor.data_ptr())
         own[name] = tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
     return own
-
-
-@contextlib.contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder that appears whole at its place, or not at all.
-
-    Args:
-        folder: Its place; it may exist if it is empty.
-
-    Yields:
-        A temporary folder beside it, to be filled; it is gone afterwards, whatever happened.
-
-    Raises:
-        InputError: If the place is taken or cannot be written.
-    """
-    folder = folder.absolute()
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"folder must be new or empty, got the file {folder}")
-    there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if there:
-        raise InputError(f"folder must be new or empty, got {folder} with {listed(there)}")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-    except OSError as error:
-        raise InputError(
-            f"folder must be at a place that can be written, got {folder}: {reason(error)}"
-        ) from error
-    try:
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        yield temporary
-        os.replace(temporary, folder)
-    except MirageError:
-        raise
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"folder must be at a place that can be written, got {folder}: {reason(error)}"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -27,7 +27,6 @@ from mirage_sim.checkpoints.files import (
     SHARD_BYTES,
     read_tensors,
     sha256,
-    whole_folder,
     write_shards,
 )
 from mirage_sim.checkpoints.shapes import (
@@ -37,6 +36,7 @@ from mirage_sim.checkpoints.shapes import (
     make_config,
 )
 from mirage_sim.errors import FileFormatError, listed
+from mirage_sim.files import whole_folder
 from mirage_sim.model.generator import empty_generator
 from mirage_sim.pretrained import read_json
 

@@ -5,23 +5,20 @@ Source: layout of the published Wan2.2-TI2V-5B folder.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage_sim.checkpoints.checkpoint import OFFICIAL_CODECS, Checkpoint
 from mirage_sim.checkpoints.codec_names import codec_names
-from mirage_sim.checkpoints.files import INDEX_ENDING, SHARD_BYTES, apart, whole_folder, write_shards
+from mirage_sim.checkpoints.files import INDEX_ENDING, SHARD_BYTES, apart, write_shards
 from mirage_sim.checkpoints.names import ADAPTERS, BACKBONE, BRANCH, Names, publish
 from mirage_sim.checkpoints.shapes import FIXED
-from mirage_sim.errors import InputError, reason
+from mirage_sim.files import whole_file, whole_folder
 from mirage_sim.model.config import PROMPT
 
 BACKBONE_STEM = "diffusion_pytorch_model"
@@ -38,7 +35,8 @@ def save_official(checkpoint: Checkpoint, folder: Path, limit: int = SHARD_BYTES
         limit: Bytes of a file of the backbone.
 
     Raises:
-        InputError: If the folder is taken or cannot be written, or the codec is not of Wan2.2's kind.
+        InputError: If the folder is taken, or the codec is not of Wan2.2's kind.
+        FileWriteError: If it cannot be written.
     """
     config = checkpoint.config
     with whole_folder(folder) as temporary:
@@ -87,19 +85,11 @@ def save_part(tensors: Mapping[str, Tensor], names: Names, path: Path) -> None:
         path: The file, safetensors.
 
     Raises:
-        InputError: If it cannot be written, or tensors have no published name.
+        InputError: If tensors have no published name.
+        FileWriteError: If it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as temporary:
         save_file(apart(publish(tensors, names)), temporary, {"format": "pt"})
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"path must be at a place that can be written, got {path}: {reason(error)}"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _write_json(path: Path, values: dict[str, object]) -> None:

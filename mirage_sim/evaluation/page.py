@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mirage_sim.evaluation.report import show
+from mirage_sim.files import whole_file
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
@@ -41,9 +42,8 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> Path:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{told}</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>{told}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 

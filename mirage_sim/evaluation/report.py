@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mirage_sim.errors import InputError
 from mirage_sim.evaluation.metrics import mean_and_interval
+from mirage_sim.files import made_folder, whole_file
 from mirage_sim.hardware import processor_name
 from mirage_sim.recording import write_png
 
@@ -129,10 +130,8 @@ def write_json(path: Path, result: Mapping[str, Any]) -> Path:
     Returns:
         The path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    with made_folder(path.parent), whole_file(path) as temporary:
+        temporary.write_text(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
     return path
 
 
@@ -224,5 +223,5 @@ def write_sheet(
         pen.text((2, top), label, fill="black", font_size=10)
         for column, picture in enumerate(row):
             sheet.paste(Image.fromarray(picture), (left + column * (width + _GAP), top))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return write_png(path, np.asarray(sheet))
+    with made_folder(path.parent):
+        return write_png(path, np.asarray(sheet))

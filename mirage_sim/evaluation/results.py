@@ -20,6 +20,7 @@ from mirage_sim.evaluation.consistency_report import FIGURES
 from mirage_sim.evaluation.counts_report import TABLES as COUNTS
 from mirage_sim.evaluation.memory_bench import NO_TIME
 from mirage_sim.evaluation.report import show
+from mirage_sim.files import whole_file
 
 _MARKED = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 Figures = Mapping[str, Any]
@@ -50,9 +51,8 @@ def write_results(document: Path, folder: Path) -> list[str]:
         return f"{found[1]}\n{lay_out(read_figures(folder / source / 'results.json'))}\n\n{found[3]}"
 
     written = _MARKED.sub(fill, text)
-    temporary = document.with_suffix(".tmp")
-    temporary.write_text(written, encoding="utf-8")
-    temporary.replace(document)
+    with whole_file(document) as temporary:
+        temporary.write_text(written, encoding="utf-8")
     return names
 
 

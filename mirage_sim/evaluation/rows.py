@@ -10,6 +10,7 @@ from typing import Any
 
 from mirage_sim.errors import FileFormatError
 from mirage_sim.evaluation.report import estimate
+from mirage_sim.files import whole_file
 
 Row = dict[str, Any]
 _KEYS = ("way", "method", "world")
@@ -49,12 +50,10 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 def write_csv(rows: Sequence[Row], path: Path) -> Path:
     """Write one line per way, method and world."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
     return path
 
 

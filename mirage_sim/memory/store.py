@@ -6,9 +6,9 @@ rename of the JSON file is the one moment at which the new state replaces the ol
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mirage_sim.errors import FileFormatError
+from mirage_sim.files import made_folder, whole_file
 
 SCHEMA_VERSION = 1
 """Version of the folder's layout; another one is refused."""
@@ -37,12 +38,12 @@ def save_state(
         about: Anything that JSON can hold.
 
     Raises:
-        OSError: If it cannot be written; then what was saved there before is still whole.
+        FileWriteError: If it cannot be written; then what was saved there before is still whole, and nothing
+            new is left behind.
 
     Source: ours.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     name = f"{kind}-{digest[:16]}.safetensors"
@@ -54,11 +55,33 @@ def save_state(
         "bytes": len(content),
         "about": about,
     }
-    _replace(folder / name, content)
-    _replace(folder / f"{kind}.json", (json.dumps(header, indent=1, sort_keys=True) + "\n").encode())
+    text = (json.dumps(header, indent=1, sort_keys=True) + "\n").encode()
+    header_path = folder / f"{kind}.json"
+    with made_folder(folder):
+        try:
+            _write(folder / name, content)
+            _write(header_path, text)
+        except BaseException:
+            if not _may_name(header_path, name):
+                with contextlib.suppress(OSError):
+                    (folder / name).unlink()
+            raise
     for stale in folder.glob(f"{kind}-*.safetensors"):
         if stale.name != name:
             stale.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _may_name(header_path: Path, name: str) -> bool:
+    """Whether the JSON file names this tensors' file, or may do so but cannot be read."""
+    try:
+        return name in header_path.read_text()
+    except OSError:
+        return header_path.exists()
 
 
 def load_state(folder: Path | str, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -122,22 +145,3 @@ def _read_tensors(folder: Path, header: dict[str, Any]) -> bytes:
     if digest != header["sha256"]:
         raise FileFormatError(f"{path} must have the sha256 {header['sha256']}, got {digest}: it was changed")
     return content
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file next to its place, flush it to the disk, then rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

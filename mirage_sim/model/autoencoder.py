@@ -62,8 +62,8 @@ class ChannelNorm(nn.Module):
             channels: Of a cell.
         """
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels, dtype=torch.float32, device="cpu"))
-        self.bias = nn.Parameter(torch.zeros(channels, dtype=torch.float32, device="cpu"))
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, cells: Tensor) -> Tensor:
         """Normalise [N, C, H, W]."""

@@ -171,7 +171,7 @@ class Block(nn.Module):
         self.norm2 = FP32LayerNorm(width, EPSILON)
         self.ffn = FeedForward(width, inner)
         self.norm3 = FP32LayerNorm(width, EPSILON, elementwise_affine=False)
-        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width, dtype=torch.float32, device="cpu") / width**0.5)
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
 
     def forward(
         self,
@@ -270,4 +270,4 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList(Block(width, config.heads, config.ffn_dim) for _ in range(config.layers))
         self.norm_out = FP32LayerNorm(width, EPSILON, elementwise_affine=False)
         self.proj_out = nn.Linear(width, config.channels * math.prod(config.patch_size))
-        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, width, dtype=torch.float32, device="cpu") / width**0.5)
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, width) / width**0.5)

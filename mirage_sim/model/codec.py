@@ -56,8 +56,8 @@ class EmbeddedCodec(nn.Module):
         self.autoencoder = Autoencoder(self.config)
         self.latent_mean: Tensor
         self.latent_std: Tensor
-        self.register_buffer("latent_mean", torch.zeros(self.channels, dtype=torch.float32, device="cpu"))
-        self.register_buffer("latent_std", torch.ones(self.channels, dtype=torch.float32, device="cpu"))
+        self.register_buffer("latent_mean", torch.zeros(self.channels))
+        self.register_buffer("latent_std", torch.ones(self.channels))
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode frames.
@@ -118,9 +118,9 @@ class WanCodec(nn.Module):
         self.latent_std: Tensor
         self.register_buffer(
             "latent_mean",
-            torch.tensor(config.latents_mean[: self.channels], dtype=???, device="cpu"),
+            torch.tensor(config.latents_mean[: self.channels]),
         )
-        self.register_buffer("latent_std", torch.tensor(config.latents_std[: self.channels], dtype=???, device="cpu"))
+        self.register_buffer("latent_std", torch.tensor(config.latents_std[: self.channels]))
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode 1 + 4k frames to 1 + k latent frames.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.files import made_folder, whole_file
 from mirage_sim.geometry import make_intrinsics
 from mirage_sim.memory import MemoryConfig
 from mirage_sim.model.autoencoder import EmbeddedCodecConfig
@@ -351,25 +351,28 @@ class WorldModel(nn.Module):
 
         Args:
             folder: Made if missing.
+
+        Raises:
+            FileWriteError: If it cannot be written; then nothing new is left behind.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {}
         for name, tensor in self.state_dict().items():
             dtype = torch.float32 if stays_float32(name) else torch.bfloat16
             tensors[name] = tensor.detach().cpu().to(dtype).contiguous()
-        temporary = folder / (WEIGHTS_FILE + ".tmp")
-        save_file(tensors, temporary)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-        os.replace(temporary, folder / WEIGHTS_FILE)
-        text = {
-            "kind": KIND,
-            "schema_version": SCHEMA_VERSION,
-            "sha256": digest,
-            "config": asdict(self.config),
-        }
-        temporary = folder / (CONFIG_FILE + ".tmp")
-        temporary.write_text(json.dumps(text, indent=2) + "\n")
-        os.replace(temporary, folder / CONFIG_FILE)
+        # The weights' file is the inner one: it takes its place first, when both are written.
+        with (
+            made_folder(folder),
+            whole_file(folder / CONFIG_FILE) as config,
+            whole_file(folder / WEIGHTS_FILE) as weights,
+        ):
+            save_file(tensors, weights)
+            text = {
+                "kind": KIND,
+                "schema_version": SCHEMA_VERSION,
+                "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+                "config": asdict(self.config),
+            }
+            config.write_text(json.dumps(text, indent=2) + "\n")
 
 
 def stays_float32(name: str) -> bool:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mirage_sim.errors import FileFormatError, InputError, check_shape
+from mirage_sim.files import made_folder, whole_file
 from mirage_sim.geometry import check_pose, invert
-from mirage_sim.recording.files import temporary_beside
 
 _NUMBERS = 19
 
@@ -101,6 +101,7 @@ def write_cameras(path: Path, cameras: CameraFile) -> Path:
 
     Raises:
         InputError: If the parts differ in length, or the source would be read as a camera.
+        FileWriteError: If it cannot be written.
     """
     source = " ".join(cameras.source.splitlines())
     if _is_camera(source):
@@ -112,10 +113,8 @@ def write_cameras(path: Path, cameras: CameraFile) -> Path:
     lines = [source]
     for time, lens, matrix in zip(cameras.timestamps, cameras.lens.tolist(), world2cam.tolist(), strict=True):
         lines.append(" ".join([str(time), *(f"{value:.9f}" for value in (*lens, 0.0, 0.0, *matrix))]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_beside(path, ".txt") as temporary:
+    with made_folder(path.parent), whole_file(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(path)
     return path
 
 

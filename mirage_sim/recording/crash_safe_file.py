@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import gc
 import os
 import struct
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 
-from mirage_sim.errors import FileFormatError, RecordingError
-from mirage_sim.recording.files import sync_folder, temporary_beside
+from mirage_sim.errors import FileFormatError, MirageError, RecordingError, StateError, reason
+from mirage_sim.files import UNSUPPORTED, place_new, temporary_beside
+from mirage_sim.recording.interrupts import interrupts_deferred
 from mirage_sim.recording.object_header import (
     MAX_COMPACT_LINKS,
     SUPERBLOCK_BYTES,
@@ -33,6 +35,11 @@ from mirage_sim.recording.object_header import (
     Superblock,
 )
 from mirage_sim.recording.tail_file import TailFile, read_at, write_at
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LIBRARY_BOUNDS = ("v108", "v114")
 """HDF5 format bounds of all files written: superblock 2, and virtual datasets allowed."""
@@ -46,7 +53,11 @@ _BUSY = (errno.EACCES, errno.EAGAIN)
 
 
 class CrashSafeFile:
-    """An HDF5 file open for appending, locked against other writers."""
+    """An HDF5 file open for appending, locked against other writers until it is closed or dropped.
+
+    It belongs to the process that opened it. One forked from it has no part in the file; its copy of this
+    object can only be closed. Systems without `fcntl` have no lock.
+    """
 
     def __init__(self, path: Path, *, fsync: bool = True) -> None:
         """Open and lock the file, and cut off a torn tail.
@@ -61,12 +72,16 @@ class CrashSafeFile:
         """
         self.path = path
         self._fsync = fsync
+        self._process = os.getpid()
         self._live: tuple[int, int] | None = None
         self._spare: tuple[int, int] | None = None
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self._descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
-            raise FileFormatError(f"path must be an existing file that can be written: {error}") from error
+            raise FileFormatError(f"{path} must be a file that can be written: {reason(error)}") from error
+        # Without `atexit`: what stores running episodes then does so through this file.
+        self._release = weakref.finalize(self, _release, self._descriptor, self._process)
+        self._release.atexit = False
         try:
             self._lock()
             self._superblock = self._read_superblock()
@@ -74,7 +89,7 @@ class CrashSafeFile:
             if self.torn_bytes > 0:
                 os.ftruncate(self._descriptor, self._superblock.end)
         except BaseException:
-            os.close(self._descriptor)
+            self.close()
             raise
 
     @staticmethod
@@ -88,18 +103,22 @@ class CrashSafeFile:
         Raises:
             RecordingError: If `path` exists or cannot be written.
         """
+        if path.is_dir():
+            raise RecordingError(f"path must be a file, got {path}, which is a folder")
+        if not path.parent.is_dir():
+            raise RecordingError(f"{path} could not be created: its folder does not exist")
         try:
             with temporary_beside(path, NEW_SUFFIX) as temporary:
-                with h5py.File(temporary, "w", libver=LIBRARY_BOUNDS) as file:
-                    fill(file)
+                temporary.write_bytes(_first_content(fill))
                 with contextlib.closing(CrashSafeFile(temporary)) as safe, safe.transaction():
                     pass
-                os.link(temporary, path)
-            sync_folder(path.parent)
+                place_new(temporary, path)
         except FileExistsError:
             raise RecordingError(f'path must not exist with mode "x", got {path}; mode "a" appends') from None
         except OSError as error:
-            raise RecordingError(f"{path} could not be created: {error}") from error
+            # The cause speaks of the temporary file, which the caller never named.
+            cause = error.__cause__ if isinstance(error, MirageError) and error.__cause__ else error
+            raise RecordingError(f"{path} could not be created: {reason(cause)}") from error
 
     @contextlib.contextmanager
     def transaction(self, room: int = 0) -> Iterator[h5py.File]:
@@ -114,12 +133,17 @@ class CrashSafeFile:
             The file, open for reading and writing.
 
         Raises:
-            RecordingError: If the disk is full, or a change cannot be committed safely.
+            RecordingError: If the disk is full, the file was deleted, or a change cannot be committed safely.
+            StateError: In another process than the one that opened it.
         """
+        with interrupts_deferred():
+            yield from self._transaction(room)
+
+    def _transaction(self, room: int) -> Iterator[h5py.File]:
+        self._check_place()
         tail = TailFile(self._descriptor, self._superblock.end)
         try:
-            if room and hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._descriptor, tail.committed, room)
+            self._reserve(tail.committed, room)
             file = h5py.File(tail, "r+", libver=LIBRARY_BOUNDS)
             try:
                 yield file
@@ -138,13 +162,29 @@ class CrashSafeFile:
                 os.ftruncate(self._descriptor, self._superblock.end)
             if isinstance(error, OSError) and not isinstance(error, RecordingError):
                 raise RecordingError(
-                    f"{self.path} could not be extended, its episodes are kept: {error}"
+                    f"{self.path} could not be extended, what it holds is kept: {reason(error)}"
                 ) from error
             raise
 
     def close(self) -> None:
-        """Give the file free."""
-        os.close(self._descriptor)
+        """Give the file free; harmless when done twice."""
+        self._release()
+
+    def _check_place(self) -> None:
+        if os.getpid() != self._process:
+            raise StateError(f"{self.path} must be written by the process that opened it, got another")
+        if not os.fstat(self._descriptor).st_nlink and not self.path.exists():
+            raise RecordingError(f"{self.path} was deleted while it was written, what it held is lost")
+
+    def _reserve(self, start: int, room: int) -> None:
+        """Notice a full disk early, where the file system can tell."""
+        if not room or not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            os.posix_fallocate(self._descriptor, start, room)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
 
     def _lock(self) -> None:
         """Keep out other writers of ours, and anyone who holds the file open for writing with HDF5.
@@ -152,16 +192,27 @@ class CrashSafeFile:
         Readers are not kept out: they lock the whole file shared, with `flock`, and so does this. Between
         writers a second lock decides, which belongs to the open file and is independent of the first.
         """
-        exclusive = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        if fcntl is None:
+            return
         try:
-            if hasattr(fcntl, "F_OFD_SETLK"):
-                fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, exclusive)
-                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            else:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                self._try_lock()
+            except OSError as error:
+                if error.errno not in _BUSY:
+                    raise
+                # A dropped writer that something refers to in a circle still has its lock.
+                gc.collect()
+                self._try_lock()
         except OSError as error:
             if error.errno in _BUSY:
                 raise RecordingError(f"{self.path} is in use by another writer; close it first") from error
+
+    def _try_lock(self) -> None:
+        if hasattr(fcntl, "F_OFD_SETLK"):
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        else:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _read_superblock(self) -> Superblock:
         superblock = Superblock.parse(read_at(self._descriptor, 0, SUPERBLOCK_BYTES), str(self.path))
@@ -202,3 +253,31 @@ class CrashSafeFile:
     def _sync(self) -> None:
         if self._fsync:
             os.fsync(self._descriptor)
+
+
+def _first_content(fill: Callable[[h5py.File], None]) -> bytes:
+    """Make a new file in memory, since HDF5 does not recover from a disk that is full."""
+    # The name is that of no file.
+    with h5py.File("new", "w", libver=LIBRARY_BOUNDS, driver="core", backing_store=False) as file:
+        fill(file)
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def _whole_file(kind: int) -> bytes:
+    """`struct flock` of Linux for all of a file."""
+    return struct.pack("hhqqi", kind, os.SEEK_SET, 0, 0, 0)
+
+
+def _release(descriptor: int, process: int) -> None:
+    """Give up the locks and close the descriptor.
+
+    Locks belong to the open file, which forked processes share: they would keep them. A forked process in
+    turn must not give up the locks of its parent.
+    """
+    if fcntl is not None and os.getpid() == process:
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_UNLCK))
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)

@@ -10,9 +10,11 @@ file is written by HDF5 itself.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from mirage_sim.errors import FileFormatError
 
@@ -21,10 +23,24 @@ SUPERBLOCK_BYTES = 48
 MAX_COMPACT_LINKS = 65_000
 """Most members of a group that are kept inside its header (the format allows 65,535)."""
 
-NIL, LINK, GROUP_INFO, CONTINUATION = 0x00, 0x06, 0x0A, 0x10
+NIL, LINK_INFO, LINK, GROUP_INFO, CONTINUATION = 0x00, 0x02, 0x06, 0x0A, 0x10
+_UNDEFINED = b"\xff" * 8
+"""Address of nothing."""
+
+_GROUP_INFO_BODY = struct.pack("<BBHH", 0, 1, MAX_COMPACT_LINKS, MAX_COMPACT_LINKS - 1)
+_HEADER_BEGIN = b"OHDR\x02"
 
 ReadAt = Callable[[int, int], bytes]
 """Reads `(offset, count)` bytes of a file."""
+
+
+class Content(Protocol):
+    """Bytes that can be searched, such as a file mapped into memory."""
+
+    def find(self, sub: bytes, start: int = 0, /) -> int:
+        """Return where `sub` is next, from `start` on, or -1."""
+        ...
+
 
 _MASK = 0xFFFFFFFF
 
@@ -120,6 +136,11 @@ class Superblock:
             raise FileFormatError(f"{path} must have no user block to be appended to, got {base} bytes")
         return Superblock(end=end, root=root)
 
+    @staticmethod
+    def plain() -> bytes:
+        """A superblock of version 2 without an extension, as a template."""
+        return SIGNATURE + b"\x02\x08\x08\0" + bytes(8) + _UNDEFINED + bytes(20)
+
     def build(self, template: bytes) -> bytes:
         """The superblock `template` with this end and root, and the marks of an open file cleared."""
         extension = template[20:28]
@@ -156,7 +177,7 @@ class ObjectHeader:
             FileFormatError: If there is no such header.
         """
         front = read_at(address, 64)
-        if front[:5] != b"OHDR\x02":
+        if front[:5] != _HEADER_BEGIN:
             raise FileFormatError(f"byte {address} must begin an object header, got {front[:5]!r}")
         flags = front[5]
         settings_bytes = (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
@@ -204,12 +225,50 @@ class ObjectHeader:
                     continue
                 body = body[:-8] + struct.pack("<Q", links[name])
             elif message.kind == GROUP_INFO:
-                body = struct.pack("<BBHH", 0, 1, MAX_COMPACT_LINKS, MAX_COMPACT_LINKS - 1)
+                body = _GROUP_INFO_BODY
             parts.append(struct.pack("<BHB", message.kind, len(body), message.flags) + message.order + body)
         chunk = b"".join(parts)
         flags = self.flags & ~3 | 2
         front = b"OHDR\x02" + bytes([flags]) + self.settings
         return _sealed(front + struct.pack("<I", len(chunk)) + chunk)
+
+
+def build_group(links: dict[str, int]) -> bytes:
+    """Build the header of a new group.
+
+    Args:
+        links: Names of its members, of at most 255 bytes each, and the address of each one's header.
+
+    Returns:
+        The header's bytes, good at any address.
+    """
+    messages = [Message(LINK_INFO, 0, b"", bytes(2) + 2 * _UNDEFINED)]
+    messages.append(Message(GROUP_INFO, 0, b"", _GROUP_INFO_BODY))
+    for name in links:
+        front = struct.pack("<BBB", 1, 0, len(name.encode()))
+        messages.append(Message(LINK, 0, b"", front + name.encode() + _UNDEFINED))
+    return ObjectHeader(0, b"", tuple(messages), ()).build(links)
+
+
+def find_groups(content: Content, read_at: ReadAt) -> Iterator[tuple[int, ObjectHeader]]:
+    """Find the headers of groups in a file of which nothing else need be whole.
+
+    Args:
+        content: The file's bytes.
+        read_at: Reads them.
+
+    Yields:
+        Address and header of each that is whole.
+    """
+    address = content.find(_HEADER_BEGIN)
+    while address >= 0:
+        front = read_at(address, 64)
+        first = 6 + (16 if front[5] & 0x20 else 0) + (4 if front[5] & 0x10 else 0) + (1 << (front[5] & 3))
+        # Groups begin with this message; the checksum of all others need not be computed.
+        if front[first : first + 1] == bytes([LINK_INFO]):
+            with contextlib.suppress(FileFormatError, struct.error, IndexError, UnicodeDecodeError):
+                yield address, ObjectHeader.read(read_at, address)
+        address = content.find(_HEADER_BEGIN, address + 1)
 
 
 def _messages(chunk: bytes, *, has_order: bool) -> Iterator[Message]:

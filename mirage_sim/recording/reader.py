@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from mirage_sim.errors import FileFormatError, InputError
 from mirage_sim.recording.held_file import HeldFile
-from mirage_sim.recording.schema import SCHEMA_VERSION, natural_key, space_from_dict
+from mirage_sim.recording.schema import SCHEMA_VERSION, mask_name, natural_key, space_from_dict
 
 Array = np.ndarray[Any, Any]
 
@@ -42,9 +42,11 @@ class Episode:
     intrinsics: Array | None
     """[3, 3] float32, pixels."""
     extras: dict[str, Array]
-    """Further values per step, such as coverage, [N, ...]."""
+    """Further values per step, such as coverage, [N, ...]; see `came`."""
     attrs: dict[str, Any]
     """Attributes: `num_samples`, `seed`, `success`, ...; `reset_options` decoded."""
+    masks: dict[str, Array] = field(default_factory=dict)
+    """Which elements came, bool, of those extras of which some did not."""
 
     @property
     def obs(self) -> dict[str, Array]:
@@ -66,6 +68,22 @@ class Episode:
         """Seed of its reset, where one was given."""
         return int(self.attrs["seed"]) if "seed" in self.attrs else None
 
+    def came(self, key: str) -> Array:
+        """Which elements of an extra the environment gave; the others hold NaN or 0.
+
+        Args:
+            key: One of `extras`.
+
+        Returns:
+            Bool, of the same shape.
+
+        Raises:
+            InputError: If there is no such extra.
+        """
+        if key not in self.extras:
+            raise InputError(f"key must be one of {sorted(self.extras)}, got {key!r}")
+        return self.masks[key] if key in self.masks else np.ones(self.extras[key].shape, np.bool_)
+
     def __len__(self) -> int:
         """Number of steps N."""
         return len(self.actions)
@@ -74,7 +92,8 @@ class Episode:
 class HDF5Reader(HeldFile):
     """Reads a recording.
 
-    The file is opened for each call, so a writer may append meanwhile, and the reader can be pickled.
+    The file is opened for each call, so a writer may append meanwhile, and the reader can be pickled. Threads
+    may share it.
 
     In a `with` block it stays open, which is faster for many small reads, and shows no later episodes.
     """
@@ -181,8 +200,8 @@ class HDF5Reader(HeldFile):
         with self._open() as file:
             demo = self._demo(file, episode)
             try:
-                return _read_episode(demo)
-            except (KeyError, TypeError, OSError) as error:
+                return read_episode(demo)
+            except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
                 raise FileFormatError(f"{self.path} has a damaged episode {demo.name}: {error}") from error
 
     def __len__(self) -> int:
@@ -225,8 +244,21 @@ class EpisodeIndexError(InputError, IndexError):
     """There is no episode at this place."""
 
 
-def _read_episode(demo: h5py.Group) -> Episode:
+def read_episode(demo: h5py.Group) -> Episode:
+    """Read an episode from its group.
+
+    Args:
+        demo: Such as `data/demo_0` of an open recording.
+
+    Returns:
+        All of it.
+
+    Raises:
+        KeyError, TypeError, ValueError, OSError or RuntimeError: If it is damaged, as h5py has it.
+    """
     known = {*_STEP_NAMES, "cam2world", "intrinsics", "frames", "obs", "next_obs"}
+    extras = [key for key in demo if key not in known]
+    masks = {key: mask_name(key) for key in extras if mask_name(key) in extras}
     attrs = {name: _attribute(value) for name, value in demo.attrs.items()}
     if "reset_options" in attrs:
         attrs["reset_options"] = json.loads(attrs["reset_options"])
@@ -239,8 +271,9 @@ def _read_episode(demo: h5py.Group) -> Episode:
         truncated=demo["truncated"][()].astype(bool),
         cam2world=demo["cam2world"][()] if "cam2world" in demo else None,
         intrinsics=demo["intrinsics"][()] if "intrinsics" in demo else None,
-        extras={key: demo[key][()] for key in demo if key not in known},
+        extras={key: demo[key][()] for key in extras if key not in masks.values()},
         attrs=attrs,
+        masks={key: demo[name][()].astype(bool) for key, name in masks.items()},
     )
 
 

@@ -13,9 +13,15 @@ The layout is robomimic's with additions that its readers ignore, for an episode
         cam2world                 [N+1, 4, 4] float32, where known
         intrinsics                [3, 3] float32, in pixels of the recorded images, where known
         coverage, ...             [N, ...] values of the step that led to `next_obs`
+        _coverage, ...            like `coverage`, 0 or 1: which of its elements came, where some did not
         frames/<key>              [N+1, ...] all observations, images uint8 HWC, the last one included
         obs/<key> next_obs/<key>  [N, ...] views of `frames` (virtual datasets), its first and its last N rows
     mask/<filter>                 [M] names of episodes, as bytes
+
+A value that came at some steps only, such as one of the last step, holds NaN at the others, or 0 where its
+dtype is none of floats. Where its shape changed, each row fills the first corner of the largest shape, with
+the dimensions it lacks behind its own. In both cases its mask, named as Gymnasium names masks in `info`, says
+what came. Where its dtype changed, all rows have the one that NumPy promotes them to.
 
 Each image is stored once: `obs` and `next_obs` are views into `frames` of the same file, which any HDF5
 library from 1.10 on reads as ordinary datasets, wherever the file is moved. Whoever copies single episodes
@@ -35,7 +41,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from mirage_sim.errors import FileFormatError, InputTypeError
+from mirage_sim.errors import FileFormatError, InputError, InputTypeError
 
 SCHEMA_VERSION = 1
 FORMAT = "mirage_sim recording (robomimic layout)"
@@ -186,8 +192,11 @@ def to_attribute(name: str, value: Any) -> Any:
         A NumPy scalar or a string.
 
     Raises:
+        InputError: If a text or the name is none that HDF5 can hold.
         InputTypeError: If it is None, which HDF5 attributes cannot say.
     """
+    if not name or not _can_be_stored(name):
+        raise InputError(f"attribute names must be text without NUL, got {name!r}")
     if value is None:
         raise InputTypeError(f"attribute {name} must have a value, got None")
     if isinstance(value, bool | np.bool_):
@@ -196,9 +205,35 @@ def to_attribute(name: str, value: Any) -> Any:
         return np.int64(value)
     if isinstance(value, float):
         return np.float64(value)
+    if isinstance(value, str) and not _can_be_stored(value):
+        raise InputError(f"attribute {name} must be valid text without NUL, got {value!r}")
     if isinstance(value, str | np.number):
         return value
     return to_json(value)
+
+
+def check_name(what: str, name: Any) -> None:
+    """Raise unless a key can be the name of a dataset.
+
+    Args:
+        what: Which key, for the message.
+        name: The key.
+
+    Raises:
+        InputError: If it is empty, no text, a path, or text that HDF5 cannot hold.
+    """
+    if not isinstance(name, str) or name in ("", ".") or "/" in name or not _can_be_stored(name):
+        raise InputError(f"{what} must be text without '/' and NUL, got {name!r}")
+
+
+def _can_be_stored(text: str) -> bool:
+    """Whether HDF5 holds this text: valid Unicode without NUL."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def mask_name(name: str) -> str:
+    """Name of the dataset that says which elements of another came."""
+    return f"_{name}"
 
 
 def natural_key(name: str) -> tuple[str, int]:

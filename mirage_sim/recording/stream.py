@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from threading import RLock
+from typing import Any
 
 import h5py
 import numpy as np
 
 from mirage_sim.arrays import own_array
-from mirage_sim.errors import InputError, RecordingError, StateError, check_finite, check_shape
-from mirage_sim.recording.crash_safe_file import LIBRARY_BOUNDS
-from mirage_sim.recording.schema import to_attribute
-from mirage_sim.recording.tail_file import TailFile
+from mirage_sim.errors import InputError, StateError, check_finite, check_shape
+from mirage_sim.recording.columns import Column, Packing, SparseColumn
+from mirage_sim.recording.schema import check_name, mask_name, to_attribute
+from mirage_sim.recording.side_file import SideFile
 
 Array = np.ndarray[Any, Any]
 
-SINGLE_ROW_BYTES = 8192
-"""Rows of at least this size get a chunk each; smaller ones share one of about twice the size."""
 EPISODE = "episode"
 """Group of the side file that becomes `data/demo_<i>`."""
 _OWN_NAMES = frozenset(
@@ -28,77 +27,42 @@ _OWN_NAMES = frozenset(
 )
 
 
-class _Column:
-    """Rows of one dataset; holds back less than a chunk of them."""
-
-    def __init__(
-        self, group: h5py.Group, name: str, row: Array, compression: str | None, level: int | None
-    ) -> None:
-        self.name = name
-        self.shape, self.dtype = row.shape, row.dtype
-        self._rows_per_chunk = 1
-        if row.nbytes < SINGLE_ROW_BYTES:
-            self._rows_per_chunk = min(1024, 2 * SINGLE_ROW_BYTES // max(1, row.nbytes))
-        self._rows: list[Array] = []
-        self.dataset = group.create_dataset(
-            name,
-            shape=(0, *row.shape),
-            maxshape=(None, *(size or None for size in row.shape)),
-            dtype=row.dtype,
-            chunks=(self._rows_per_chunk, *(max(1, size) for size in row.shape)),
-            compression=compression,
-            compression_opts=level,
-        )
-
-    def check(self, row: Array) -> None:
-        if row.shape != self.shape or row.dtype != self.dtype:
-            first, now = (f"{each.dtype}{list(each.shape)}" for each in (self, row))
-            raise InputError(f"{self.name} must stay {first} in an episode, got {now}")
-
-    def append(self, row: Array) -> None:
-        self._rows.append(row)
-        if len(self._rows) >= self._rows_per_chunk:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._rows:
-            start = len(self.dataset)
-            self.dataset.resize(start + len(self._rows), axis=0)
-            self.dataset[start:] = np.stack(self._rows)
-            self._rows.clear()
-
-
 class EpisodeStream:
-    """Takes the steps of one episode; `HDF5Writer.open_episode` makes it and `finish_episode` stores it."""
+    """Takes the steps of one episode; `HDF5Writer.open_episode` makes it and `finish_episode` stores it.
+
+    Attributes:
+        success: Whether the task was solved, to be stored with the episode, None where that is not known.
+    """
 
     def __init__(
         self,
         folder: Path,
         *,
-        compression: str | None,
-        level: int | None,
+        packing: Packing,
         initial: Mapping[str, Any],
         attrs: Mapping[str, Any],
+        lock: RLock,
     ) -> None:
         """Make the side file.
 
         Args:
             folder: Where the side file lies; it has no name there.
-            compression: "gzip", "lzf" or None.
-            level: gzip level.
+            packing: Compression.
             initial: `cam2world` [4, 4] before the first step, where it comes in `extras`, and the episode's
                 `intrinsics` [3, 3].
             attrs: Attributes of the episode.
+            lock: Held while the file is worked on.
 
         Raises:
             RecordingError: If the side file cannot be written.
         """
         self.steps = 0
-        self._compression, self._level = compression, level
-        self._columns: dict[str, _Column] = {}
+        self.success: bool | None = None
+        self._packing, self._lock, self._process = packing, lock, os.getpid()
+        self._columns: dict[str, Column] = {}
+        self._extras: dict[str, SparseColumn] = {}
         self._last_obs: dict[str, Array] = {}
         self._intrinsics: Array | None = None
-        self._keys: tuple[frozenset[str], frozenset[str]] | None = None
         unknown = set(initial) - {"cam2world", "intrinsics"}
         if unknown:
             raise InputError(f"initial must hold cam2world and intrinsics only, got {sorted(unknown)}")
@@ -108,25 +72,29 @@ class EpisodeStream:
         if "intrinsics" in initial:
             self._take_intrinsics(initial["intrinsics"])
         attributes = {name: to_attribute(name, value) for name, value in attrs.items()}
-        try:
-            self._side: BinaryIO = tempfile.TemporaryFile(dir=folder)
-        except OSError as error:
-            raise RecordingError(f"an episode could not be begun in {folder}: {error}") from error
-        self._tail = TailFile(self._side.fileno(), 0)
-        with self._side_file_errors():
-            self._file = h5py.File(self._tail, "w", libver=LIBRARY_BOUNDS, rdcc_nbytes=0)
-            self.group: h5py.Group = self._file.create_group(EPISODE)
-            self.group.attrs.update(attributes)
+        self._side = SideFile(folder)
+        with self._side.writing():
+            self._side.file.create_group(EPISODE).attrs.update(attributes)
 
     @property
     def size(self) -> int:
         """Bytes of the side file."""
-        return self._tail.size
+        return self._side.size
+
+    @property
+    def group(self) -> h5py.Group:
+        """Group of the side file that holds the episode."""
+        return self._side.file[EPISODE]
+
+    @property
+    def takes_poses(self) -> bool:
+        """Whether extras may hold `cam2world`: the pose before the first step is known."""
+        return self._first_pose is not None
 
     @property
     def open(self) -> bool:
         """Whether it takes steps."""
-        return bool(self._file)
+        return self._side.open
 
     def append(
         self,
@@ -149,15 +117,15 @@ class EpisodeStream:
             terminated: Whether the task ended.
             truncated: Whether the episode was cut off.
             next_obs: Observation after the step, with the keys, shapes and dtypes of the first.
-            extras: Further values of the step, such as `coverage`, the same keys at each step.
+            extras: Further values of the step, such as `coverage`. They may come and go, and change their
+                shape and dtype (see `schema`); of a `cam2world` that does not come all numbers are NaN.
 
         Raises:
-            InputError: If keys, shapes or dtypes change, or numbers are not finite.
+            InputError: If keys, shapes or dtypes of observations or actions change, or numbers are not
+                finite.
             RecordingError: If the disk is full; the episode is lost then.
-            StateError: If the episode has ended.
+            StateError: If the episode has ended, or belongs to another process.
         """
-        if not self.open:
-            raise StateError("append needs a running episode, this one has ended or failed")
         before = None if obs is None else self._observation("obs", obs)
         after = self._observation("next_obs", next_obs)
         rows = {
@@ -172,58 +140,68 @@ class EpisodeStream:
         step_values = {name: own_array(name, value) for name, value in (extras or {}).items()}
         if "intrinsics" in step_values:
             self._take_intrinsics(step_values.pop("intrinsics"))
-        if "cam2world" in step_values:
-            pose = step_values["cam2world"].astype(np.float32)
-            step_values["cam2world"] = _as_row("cam2world", pose, [4, 4])
-        keys = self._checked_keys(after, step_values)
-        if self.steps == 0:
-            if before is None:
-                raise InputError("obs must be given with the first step, got None")
-            self._check_same("obs", before, after)
-            self._begin(before, rows, step_values)
-        elif before is not None:
-            for name, value in before.items():
-                if name not in self._last_obs or value.tobytes() != self._last_obs[name].tobytes():
-                    raise InputError(f"obs[{name!r}] must be next_obs of the step before, got another value")
-        self._write({**rows, **step_values, **{f"frames/{name}": value for name, value in after.items()}})
-        self._keys = keys
-        self._last_obs = after
-        self.steps += 1
+        pose = self._pose(step_values, after)
+        with self._lock:
+            self._check_running()
+            if self.steps == 0:
+                if before is None:
+                    raise InputError("obs must be given with the first step, got None")
+                self._check_same("obs", before, after)
+            elif before is not None:
+                self._check_follows(before)
+            self._check_keys(after, step_values)
+            rows |= {f"frames/{name}": value for name, value in after.items()} | pose
+            with self._side.writing() if self._is_due(step_values) else contextlib.nullcontext():
+                if before is not None and self.steps == 0:
+                    self._begin(before, rows)
+                self._write(rows, step_values)
+                self._last_obs = after
+                self.steps += 1
 
-    def finish(self, *, success: bool | None = None) -> None:
+    def finish(self) -> None:
         """Bring all rows into the side file; an episode whose last step ended nothing is marked as cut off.
-
-        Args:
-            success: Stored as the attribute of that name where given.
 
         Raises:
             RecordingError: If the disk is full.
         """
-        with self._side_file_errors():
-            for column in self._columns.values():
-                column.flush()
-            if not self.group["dones"][-1]:
-                self.group["truncated"][-1] = self.group["dones"][-1] = 1
-                self.group.attrs["cut"] = np.True_
+        with self._side.writing():
+            group = self.group
+            for name, column in self._columns.items():
+                column.flush(self._place(name))
+            for extra in self._extras.values():
+                extra.flush(self.steps)
+            if not group["dones"][-1]:
+                group["truncated"][-1] = group["dones"][-1] = 1
+                group.attrs["cut"] = np.True_
             if self._intrinsics is not None:
-                self.group["intrinsics"] = self._intrinsics
+                group["intrinsics"] = self._intrinsics
             if "frames/cam2world" in self._columns:
-                self.group["cam2world"] = self.group["frames/cam2world"]
-            if success is not None:
-                self.group.attrs["success"] = np.bool_(success)
-            self.group.attrs["num_samples"] = np.int64(self.steps)
-            self._file.flush()
+                group["cam2world"] = group["frames/cam2world"]
+            if self.success is not None:
+                group.attrs["success"] = np.bool_(self.success)
+            group.attrs["num_samples"] = np.int64(self.steps)
+            self._side.file.flush()
 
     def discard(self) -> None:
-        """Drop the side file; harmless when done twice."""
-        self._tail.detached = True
-        if self._file:
-            self._file.close()
-        self._side.close()
+        """Drop the side file; harmless when done twice.
+
+        Nothing of HDF5 is kept: a thread that goes on while the interpreter ends must not come upon it.
+        """
+        self._columns.clear()
+        self._extras.clear()
+        self._side.discard()
+
+    def _check_running(self) -> None:
+        if os.getpid() != self._process:
+            raise StateError("append needs the process that began the episode, got another (a fork of it)")
+        if not self.open:
+            raise StateError("append needs a running episode, this one has ended or failed")
 
     def _observation(self, name: str, obs: Mapping[str, Any]) -> dict[str, Array]:
         if not isinstance(obs, Mapping):
             raise InputError(f"{name} must map keys to arrays, got {type(obs).__name__}")
+        for key in obs:
+            check_name(f"a key of {name}", key)
         values = {
             key: own_array(f"{name}[{key!r}]", value) for key, value in obs.items() if key != "intrinsics"
         }
@@ -240,22 +218,29 @@ class EpisodeStream:
         elif not np.array_equal(self._intrinsics, intrinsics):
             raise InputError("intrinsics must stay the same in an episode, got other ones")
 
-    def _checked_keys(
-        self, obs: dict[str, Array], extras: dict[str, Array]
-    ) -> tuple[frozenset[str], frozenset[str]]:
-        keys = (frozenset(obs), frozenset(extras))
-        if self._keys is None:
-            reserved = _OWN_NAMES & keys[1]
-            if reserved or ("cam2world" in keys[0] & keys[1]):
-                named = sorted(reserved) or "cam2world"
-                raise InputError(f"extras must not repeat what is recorded anyway, got {named}")
-            if "cam2world" in keys[1] and self._first_pose is None:
+    def _pose(self, extras: dict[str, Array], obs: dict[str, Array]) -> dict[str, Array]:
+        """Take the pose out of the extras, where poses come with them."""
+        if "cam2world" in extras:
+            if "cam2world" in obs:
+                raise InputError("extras must not repeat what is recorded anyway, got cam2world")
+            if self._first_pose is None:
                 raise InputError("initial must hold cam2world where extras do, for the first observation")
-            return keys
-        for name, now, first in zip(("next_obs", "extras"), keys, self._keys, strict=True):
-            if now != first:
-                raise InputError(f"{name} must keep the keys {sorted(first)}, got {sorted(now)}")
-        return keys
+            pose = extras.pop("cam2world").astype(np.float32)
+            return {"cam2world": _as_row("cam2world", pose, [4, 4])}
+        if self._first_pose is None or "cam2world" in obs:
+            return {}
+        return {"cam2world": np.full((4, 4), np.nan, np.float32)}
+
+    def _check_keys(self, obs: dict[str, Array], extras: dict[str, Array]) -> None:
+        if self._last_obs and obs.keys() != self._last_obs.keys():
+            raise InputError(f"next_obs must keep the keys {sorted(self._last_obs)}, got {sorted(obs)}")
+        if not extras.keys() <= self._extras.keys():
+            check_extras({*self._extras, *extras})
+
+    def _check_follows(self, before: dict[str, Array]) -> None:
+        for name, value in before.items():
+            if name not in self._last_obs or value.tobytes() != self._last_obs[name].tobytes():
+                raise InputError(f"obs[{name!r}] must be next_obs of the step before, got another value")
 
     @staticmethod
     def _check_same(name: str, value: dict[str, Array], like: dict[str, Array]) -> None:
@@ -263,31 +248,56 @@ class EpisodeStream:
         if shapes[0] != shapes[1]:
             raise InputError(f"{name} must be laid out as next_obs is, {shapes[1]}, got {shapes[0]}")
 
-    def _begin(self, first: dict[str, Array], rows: dict[str, Array], extras: dict[str, Array]) -> None:
-        frames = {f"frames/{name}": value for name, value in first.items()}
-        with self._side_file_errors():
-            for name, row in {**rows, **extras, **frames}.items():
-                self._columns[name] = _Column(self.group, name, row, self._compression, self._level)
-        start = dict(frames)
-        if "cam2world" in extras and self._first_pose is not None:
-            start["cam2world"] = self._first_pose
-        self._write(start)
+    def _begin(self, first: dict[str, Array], rows: dict[str, Array]) -> None:
+        group = self.group
+        for name, row in rows.items():
+            self._columns[name] = Column(group, name, row.shape, row.dtype, self._packing)
+        for name, row in first.items():
+            self._columns[f"frames/{name}"].append(row, 0)
+        if "cam2world" in rows and self._first_pose is not None:
+            self._columns["cam2world"].append(self._first_pose, 0)
 
-    def _write(self, rows: dict[str, Array]) -> None:
+    def _is_due(self, extras: dict[str, Array]) -> bool:
+        """Whether a step works on the file; otherwise its rows are only held back."""
+        return (
+            self.steps == 0
+            or not extras.keys() <= self._extras.keys()
+            or any(column.is_due for column in self._columns.values())
+            or any(column.is_due(extras.get(name)) for name, column in self._extras.items())
+        )
+
+    def _place(self, name: str) -> int:
+        """Rows of a column before the next step's; frames and poses have one before the first step."""
+        return self.steps + (name == "cam2world" or name.startswith("frames/"))
+
+    def _write(self, rows: dict[str, Array], extras: dict[str, Array]) -> None:
         for name, row in rows.items():
             self._columns[name].check(row)
-        with self._side_file_errors():
-            for name, row in rows.items():
-                self._columns[name].append(row)
+        for name, value in extras.items():
+            if name not in self._extras:
+                self._extras[name] = SparseColumn(self.group, name, value, self._packing, self.steps)
+        for name, row in rows.items():
+            self._columns[name].append(row, self._place(name))
+        for name, column in self._extras.items():
+            column.append(extras.get(name), self.steps)
 
-    @contextlib.contextmanager
-    def _side_file_errors(self) -> Iterator[None]:
-        """Report a write that failed in the block."""
-        yield
-        if self._tail.failure is not None:
-            self.discard()
-            error = self._tail.failure
-            raise RecordingError(f"the running episode could not be written and is lost: {error}") from error
+
+def check_extras(names: Collection[str]) -> None:
+    """Raise unless the extras of an episode can have these names.
+
+    Args:
+        names: All of an episode.
+
+    Raises:
+        InputError: If one cannot name a dataset, is taken, or is that of the mask of another.
+    """
+    for name in names:
+        check_name("a key of extras", name)
+        if name in _OWN_NAMES:
+            raise InputError(f"extras must not repeat what is recorded anyway, got {name!r}")
+        mask = mask_name(name)
+        if mask in names:
+            raise InputError(f"extras must not hold {mask!r}, which is the mask of {name!r}")
 
 
 def _floats(name: str, value: Any) -> Array:

@@ -7,11 +7,14 @@ once or dropped.
 A write that fails is not reported to HDF5, which may bring the process down when it unwinds (seen with
 HDF5 2.0: a double free in H5Ocopy on a full disk). The content is kept in memory like a change of committed
 bytes, so that HDF5 sees a sound file until it is closed, and `failure` tells the owner.
+
+A forked process inherits the view. It shares the file with its parent, so there all writes go to memory.
 """
 
 from __future__ import annotations
 
 import os
+from typing import IO, Any
 
 PAGE_BYTES = 4096
 
@@ -45,12 +48,13 @@ def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
 class TailFile:
     """File object for h5py over a descriptor: reads all, writes the tail, remembers changes of the rest."""
 
-    def __init__(self, descriptor: int, committed: int) -> None:
+    def __init__(self, descriptor: int, committed: int, *, owner: IO[Any] | None = None) -> None:
         """Look at a file.
 
         Args:
             descriptor: File opened for reading and writing; it stays open.
             committed: Bytes at the front that must not change on the disk.
+            owner: File object that closes the descriptor when it goes; this view keeps it.
         """
         self.committed = committed
         self.size = committed
@@ -58,6 +62,8 @@ class TailFile:
         self.detached = False
         """Whether all writes go to memory: the file is to be dropped, or a write failed."""
         self._descriptor = descriptor
+        self._owner = owner
+        self._process = os.getpid()
         self._position = 0
         self._pages: dict[int, bytearray] = {}
 
@@ -90,7 +96,7 @@ class TailFile:
         """Write here: behind the committed end to the disk, before it to memory."""
         view = memoryview(content).cast("B")
         count, start = len(view), self._position
-        inside = count if self.detached else max(0, min(count, self.committed - start))
+        inside = count if self._in_memory else max(0, min(count, self.committed - start))
         if inside < count:
             try:
                 write_at(self._descriptor, view[inside:], start + inside)
@@ -106,7 +112,7 @@ class TailFile:
         """Set the end, never before the committed one."""
         size = self._position if size is None else size
         self.size = max(size, self.committed)
-        if not self.detached:
+        if not self._in_memory:
             try:
                 os.ftruncate(self._descriptor, self.size)
             except OSError as error:
@@ -115,6 +121,15 @@ class TailFile:
 
     def flush(self) -> None:
         """Nothing is held back that belongs on the disk."""
+
+    def close(self) -> None:
+        """Close the owner of the descriptor, where there is one."""
+        if self._owner is not None:
+            self._owner.close()
+
+    @property
+    def _in_memory(self) -> bool:
+        return self.detached or os.getpid() != self._process
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Read `count` bytes at `offset` as HDF5 left them."""

@@ -14,11 +14,12 @@ from mirage_sim.recording.schema import to_json
 from mirage_sim.recording.stream import EpisodeStream
 from mirage_sim.recording.wrapper import (
     DEFAULT_INFO_KEYS,
+    InfoValues,
     as_mapping,
     camera_values,
     copied_obs,
     describe_env,
-    info_values,
+    step_camera,
     success_of,
 )
 from mirage_sim.recording.writer import HDF5Writer
@@ -48,18 +49,18 @@ class RecordHDF5Vector(VectorWrapper):
             path: See `RecordHDF5`, as for the others.
             mode: See `RecordHDF5`.
             metadata: See `RecordHDF5`.
-            info_keys: See `RecordHDF5`.
+            info_keys: See `RecordHDF5`; which world has an entry says its mask in `info`.
             compression: See `RecordHDF5`.
 
         Raises:
+            InputError: If `info_keys` cannot be names of datasets, or metadata hold what HDF5 cannot.
             RecordingError: If the file cannot be made or is in use.
         """
         super().__init__(env)
-        self._info_keys = tuple(info_keys)
+        self._info_values = InfoValues(info_keys)
         self._autoreset = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._streams: list[EpisodeStream | None] = [None] * env.num_envs
         self._first_obs: list[dict[str, Any] | None] = [None] * env.num_envs
-        self._success: list[bool | None] = [None] * env.num_envs
         self._options = to_json({})
         own = getattr(env.unwrapped, "recording_metadata", {})
         env_args, described = describe_env(env.spec, env.single_observation_space, env.single_action_space)
@@ -110,10 +111,10 @@ class RecordHDF5Vector(VectorWrapper):
                 bool(terminated[index]),
                 bool(truncated[index]),
                 next_obs,
-                {**info_values(last_info, self._info_keys), **camera_values(next_obs, last_info)},
+                {**self._info_values(last_info), **step_camera(stream, next_obs, last_info)},
             )
             self._first_obs[index] = None
-            self._success[index] = success_of(last_info)
+            stream.success = success_of(last_info)
             if ended:
                 self._finish(index)
                 if self._autoreset is AutoresetMode.SAME_STEP:
@@ -122,12 +123,10 @@ class RecordHDF5Vector(VectorWrapper):
 
     def close(self, **kwargs: Any) -> None:
         """Store the running episodes, and close the file and the environment."""
+        self._streams = [None] * self.num_envs
         try:
-            if self.writer.is_open:
-                for index in range(self.num_envs):
-                    self._finish(index)
-        finally:
             self.writer.close()
+        finally:
             super().close(**kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -147,8 +146,7 @@ class RecordHDF5Vector(VectorWrapper):
     def _finish(self, index: int) -> None:
         stream, self._streams[index] = self._streams[index], None
         if stream is not None:
-            self.writer.finish_episode(stream, self._success[index])
-        self._success[index] = None
+            self.writer.finish_episode(stream)
 
 
 def _part(obs: Any, index: int) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from mirage_sim.arrays import own_array
-from mirage_sim.errors import InputError, RecordingError, reason
-from mirage_sim.recording.files import temporary_beside
+from mirage_sim.errors import InputError
+from mirage_sim.files import whole_file
 
 Frame = np.ndarray[Any, Any]
 
@@ -36,7 +35,7 @@ def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float = 10.0) -> P
 
     Raises:
         InputError: If there is no frame, or one of another kind or size.
-        RecordingError: If the file cannot be written.
+        FileWriteError: If the file cannot be written.
     """
     if not 0 < fps < 1000:
         raise InputError(f"fps must be between 0 and 1000, got {fps}")
@@ -46,7 +45,7 @@ def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float = 10.0) -> P
         raise InputError("frames must hold at least one image, got none")
     first = _check_frame(first, None)
     codec, options = next(entry for entry in _ENCODERS if entry[0] in av.codecs_available)
-    with _replacing(Path(path), ".mp4") as temporary, av.open(str(temporary), "w") as container:
+    with whole_file(Path(path)) as temporary, av.open(str(temporary), "w") as container:
         rate = Fraction(fps).limit_denominator(1000)
         stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=options))
         stream.width, stream.height = (first.shape[1] + 1) // 2 * 2, (first.shape[0] + 1) // 2 * 2
@@ -100,10 +99,10 @@ def write_png(path: str | Path, image: Frame) -> Path:
 
     Raises:
         InputError: If it is no such image.
-        RecordingError: If the file cannot be written.
+        FileWriteError: If the file cannot be written.
     """
     image = _check_frame(image, None)
-    with _replacing(Path(path), ".png") as temporary:
+    with whole_file(Path(path)) as temporary:
         Image.fromarray(image).save(temporary, format="PNG")
     return Path(path)
 
@@ -121,14 +120,3 @@ def _chain(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
     yield first
     for frame in rest:
         yield _check_frame(frame, first.shape)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path, suffix: str) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place if the block succeeds."""
-    try:
-        with temporary_beside(path, suffix) as temporary:
-            yield temporary
-            temporary.replace(path)
-    except OSError as error:
-        raise RecordingError(f"{path} could not be written: {reason(error)}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, SupportsFloat
@@ -9,9 +10,9 @@ from typing import Any, Literal, SupportsFloat
 import gymnasium as gym
 
 from mirage_sim.arrays import own_array
-from mirage_sim.errors import InputTypeError, StateError
+from mirage_sim.errors import InputError, InputTypeError, MirageError, StateError
 from mirage_sim.recording.schema import make_env_args, space_to_dict, to_json
-from mirage_sim.recording.stream import EpisodeStream
+from mirage_sim.recording.stream import EpisodeStream, check_extras
 from mirage_sim.recording.writer import HDF5Writer
 
 DEFAULT_INFO_KEYS = ("coverage",)
@@ -25,17 +26,20 @@ class RecordHDF5(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArg
     """Records every episode of an environment.
 
     An episode is stored when it terminates or is truncated; one that `reset` or `close` cuts off is stored
-    with its last step marked truncated and the attribute `cut`. With each one: seed, reset options, and where
-    the reset had no seed, the state of the environment's random generator before it (`np_random_state`,
-    JSON). `info["seed"]` of the reset stands in for a seed that was not given, `info["is_success"]` of the
-    last step gives `success`.
+    with its last step marked truncated and the attribute `cut`. A wrapper that is dropped without `close`, or
+    still there when the interpreter ends, stores its episode likewise and gives the file free.
+
+    With each episode: seed, reset options, and where the reset had no seed, the state of the environment's
+    random generator before it (`np_random_state`, JSON). `info["seed"]` of the reset stands in for a seed
+    that was not given, `info["is_success"]` of the last step gives `success`.
 
     An environment may have an attribute `recording_metadata`, a mapping such as
     `{"model_id": ..., "weights_sha256": ...}`, which goes to the attributes of `data`.
 
-    The file belongs to the process that made the wrapper: it cannot be pickled. For `AsyncVectorEnv` give
-    each worker a function that wraps its environment with a path of its own, or wrap the vector
-    (`RecordHDF5Vector`). Put it inside `Autoreset`.
+    The file belongs to the process that made the wrapper: it cannot be pickled, and a process forked from
+    that one can only close it, which changes nothing in the file. For `AsyncVectorEnv` give each worker a
+    function that wraps its environment with a path of its own, or wrap the vector (`RecordHDF5Vector`).
+    Put it inside `Autoreset`.
     """
 
     def __init__(
@@ -55,20 +59,23 @@ class RecordHDF5(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArg
             path: The file (see `HDF5Writer`).
             mode: "x" for a new file, "a" to append.
             metadata: Further attributes of `data`.
-            info_keys: Numeric entries of the steps' `info` to record, where it has them.
+            info_keys: Numeric entries of the steps' `info` to record, at the steps that have them; shape and
+                dtype may change. An episode gets a dataset of N rows for each that came at least once. The
+                row of a step without it is NaN, or 0 where the dtype is none of floats, and the dataset
+                `_<key>` says which rows came (see `schema`). None and what is not numeric do not count.
             compression: See `HDF5Writer`.
 
         Raises:
+            InputError: If `info_keys` cannot be names of datasets, or metadata hold what HDF5 cannot.
             RecordingError: If the file cannot be made or is in use.
         """
         gym.utils.RecordConstructorArgs.__init__(
             self, path=str(path), mode=mode, metadata=metadata, info_keys=info_keys, compression=compression
         )
         gym.Wrapper.__init__(self, env)
-        self._info_keys = tuple(info_keys)
+        self._info_values = InfoValues(info_keys)
         self._stream: EpisodeStream | None = None
         self._first_obs: dict[str, Any] | None = None
-        self._success: bool | None = None
         own = env.get_wrapper_attr("recording_metadata") if env.has_wrapper_attr("recording_metadata") else {}
         env_args, described = describe_env(env.spec, env.observation_space, env.action_space)
         self.writer = HDF5Writer(
@@ -109,21 +116,20 @@ class RecordHDF5(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArg
             terminated,
             truncated,
             next_obs,
-            {**info_values(info, self._info_keys), **camera_values(next_obs, info)},
+            {**self._info_values(info), **step_camera(self._stream, next_obs, info)},
         )
         self._first_obs = None
-        self._success = success_of(info)
+        self._stream.success = success_of(info)
         if terminated or truncated:
             self._finish()
         return obs, reward, terminated, truncated, info
 
     def close(self) -> None:
         """Store the running episode, and close the file and the environment."""
+        self._stream = None
         try:
-            if self.writer.is_open:
-                self._finish()
-        finally:
             self.writer.close()
+        finally:
             super().close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -133,8 +139,7 @@ class RecordHDF5(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArg
     def _finish(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
-            self.writer.finish_episode(stream, self._success)
-        self._success = None
+            self.writer.finish_episode(stream)
 
 
 def describe_env(
@@ -176,9 +181,46 @@ def camera_values(obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, 
     return {key: info[key] for key in CAMERA_KEYS if key in info and key not in obs}
 
 
-def info_values(info: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """The entries of `info` to be recorded."""
-    return {key: info[key] for key in keys if key in info}
+def step_camera(stream: EpisodeStream, obs: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+    """Pose and intrinsics of a step from `info`; the pose where the reset had one."""
+    values = camera_values(obs, info)
+    if not stream.takes_poses:
+        values.pop("cam2world", None)
+    return values
+
+
+class InfoValues:
+    """The entries of `info` to be recorded, as arrays."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        """Check the keys.
+
+        Args:
+            keys: Those of the entries; pose and intrinsics are recorded anyway.
+
+        Raises:
+            InputError: If one cannot be the name of a dataset.
+        """
+        if isinstance(keys, str):
+            raise InputError(f"info_keys must be a sequence of texts, got the text {keys!r}")
+        self._keys = [key for key in keys if key not in CAMERA_KEYS]
+        self._warned: set[str] = set()
+        check_extras(self._keys)
+
+    def __call__(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Pick those of a step that are numeric; warn once of each that is not."""
+        values = {}
+        for key in self._keys:
+            if info.get(key) is None:
+                continue
+            try:
+                values[key] = own_array(f"info[{key!r}]", info[key])
+            except MirageError:
+                if key not in self._warned:
+                    self._warned.add(key)
+                    message = f"info[{key!r}] is not numeric and is not recorded"
+                    warnings.warn(message, RuntimeWarning, stacklevel=4)
+        return values
 
 
 def success_of(info: Mapping[str, Any]) -> bool | None:

@@ -4,36 +4,42 @@ The running episode goes to a nameless side file, row by row, so memory stays fl
 whole episodes only. When it ends, its compressed chunks are copied, without being unpacked, behind the end
 of the main file and committed in one write (see `crash_safe_file`): killed at any moment, the file opens and
 holds every episode that had ended. A second writer on the file gets a `RecordingError`.
+
+An episode that is running when the writer is closed is stored up to there, marked as cut off. A writer that
+is dropped, or still there when the interpreter ends, is closed likewise (see `episode_file`).
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import h5py
 import numpy as np
 
 from mirage_sim.arrays import own_array
 from mirage_sim.errors import InputError, InputTypeError, RecordingError, StateError
+from mirage_sim.recording.columns import Packing
 from mirage_sim.recording.crash_safe_file import TRASH, CrashSafeFile
+from mirage_sim.recording.episode_file import EpisodeFile, begin_recording
 from mirage_sim.recording.schema import (
-    CAMERA_CONVENTION,
-    FORMAT,
-    SCHEMA_VERSION,
-    natural_key,
+    check_name,
     to_attribute,
     to_json,
 )
-from mirage_sim.recording.stream import EPISODE, EpisodeStream
+from mirage_sim.recording.stream import EpisodeStream
 
 GZIP_LEVEL = 1
 
 
 class HDF5Writer:
-    """Writes a recording; a context manager."""
+    """Writes a recording; a context manager.
+
+    It belongs to the process that made it: in a process forked from that one it can only be closed, which
+    changes nothing in the file.
+    """
 
     def __init__(
         self,
@@ -57,6 +63,7 @@ class HDF5Writer:
             fsync: Bring each episode to the disk when it ends, so that it also survives a power cut.
 
         Raises:
+            InputError: If metadata hold what HDF5 cannot, such as text with NUL.
             RecordingError: If the file exists (mode "x"), is in use, is of another environment, or cannot be
                 written.
             FileFormatError: If the existing file is no recording.
@@ -68,30 +75,34 @@ class HDF5Writer:
         if not isinstance(env_args, Mapping) or not isinstance(env_args.get("env_name"), str):
             raise InputTypeError(f"env_args must be a mapping with a text env_name, got {env_args!r}")
         self.path = Path(path)
-        self._compression = compression
-        self._level = GZIP_LEVEL if compression == "gzip" else None
+        if "\0" in str(path):
+            raise InputError(f"path must not hold NUL, got {str(path)!r}")
+        self._folder = self.path.absolute().parent
+        self._packing = Packing(compression, GZIP_LEVEL if compression == "gzip" else None)
         self._current: EpisodeStream | None = None
-        self._streams: list[EpisodeStream] = []
         attributes = {"env_args": to_json(env_args)}
         attributes |= {name: to_attribute(name, value) for name, value in (metadata or {}).items()}
         if mode == "x" or not self.path.exists():
-            CrashSafeFile.create(self.path, lambda file: _fill(file, attributes))
-        self._file: CrashSafeFile | None = CrashSafeFile(self.path, fsync=fsync)
+            CrashSafeFile.create(self.path, lambda file: begin_recording(file, attributes))
+        file = CrashSafeFile(self.path, fsync=fsync)
         try:
-            self._names = self._check_existing(env_args["env_name"], attributes)
+            names = self._check_existing(env_args["env_name"], attributes)
         except BaseException:
-            self._file.close()
+            file.close()
             raise
+        self._recording = EpisodeFile(file, names)
+        # Without `atexit`, where the recording itself is.
+        weakref.finalize(self, self._recording.close_dropped).atexit = False
 
     @property
     def is_open(self) -> bool:
         """Whether it has the file."""
-        return self._file is not None
+        return self._recording.is_open
 
     @property
     def episodes(self) -> list[str]:
         """Names of the finished episodes, in natural order."""
-        return list(self._names)
+        return list(self._recording.names)
 
     def begin_episode(self, *, initial: Mapping[str, Any] | None = None, **attrs: Any) -> None:
         """Begin the writer's own episode, the one that `append` and `end_episode` mean.
@@ -151,38 +162,22 @@ class HDF5Writer:
         Returns:
             The stream that takes its steps; hand it to `finish_episode`.
         """
-        self._open_file()
-        stream = EpisodeStream(
-            self.path.parent,
-            compression=self._compression,
-            level=self._level,
-            initial=initial or {},
-            attrs={name: value for name, value in attrs.items() if value is not None},
-        )
-        self._streams.append(stream)
+        with self._recording.changing():
+            stream = EpisodeStream(
+                self._folder,
+                packing=self._packing,
+                initial=initial or {},
+                attrs={name: value for name, value in attrs.items() if value is not None},
+                lock=self._recording.lock,
+            )
+            self._recording.add(stream)
         return stream
 
     def finish_episode(self, stream: EpisodeStream, success: bool | None = None) -> str | None:
         """Store an episode from `open_episode`; see `end_episode`."""
-        if stream not in self._streams:
-            raise StateError("finish_episode needs a running episode of this writer")
-        self._streams.remove(stream)
-        try:
-            if not stream.open:
-                raise RecordingError("the running episode was lost by an earlier error")
-            if stream.steps == 0:
-                return None
-            stream.finish(success=success)
-            name = f"demo_{natural_key(self._names[-1])[1] + 1 if self._names else 0}"
-            with self._open_file().transaction(stream.size) as file:
-                data = file["data"]
-                stream.group.file.copy(EPISODE, data, name)
-                _make_views(data[name])
-                data.attrs.modify("total", np.int64(data.attrs["total"] + stream.steps))
-        finally:
-            stream.discard()
-        self._names.append(name)
-        return name
+        if success is not None:
+            stream.success = success
+        return self._recording.finish(stream)
 
     def write_episode(
         self,
@@ -240,8 +235,7 @@ class HDF5Writer:
         if stream is None:
             stream, self._current = self._current, None
         if stream is not None:
-            self._streams.remove(stream)
-            stream.discard()
+            self._recording.discard(stream)
 
     def set_filter(self, name: str, episodes: Sequence[str]) -> None:
         """Store a list of episodes as `mask/<name>`, replacing one of that name.
@@ -253,10 +247,11 @@ class HDF5Writer:
         Raises:
             InputError: If one of them is not there.
         """
-        unknown = sorted(set(episodes) - set(self._names))
-        if unknown or not name or "/" in name:
-            raise InputError(f"set_filter needs a plain name and known episodes, got {name!r} and {unknown}")
-        with self._open_file().transaction() as file:
+        check_name("name", name)
+        unknown = sorted(set(episodes) - set(self._recording.names))
+        if unknown:
+            raise InputError(f"episodes must be finished ones of this file, got {unknown}")
+        with self._recording.changing() as recording, recording.transaction() as file:
             filters = {key: value[()] for key, value in file["mask"].items()} if "mask" in file else {}
             filters[name] = np.array([episode.encode() for episode in episodes], dtype="S")
             if "mask" in file:
@@ -265,14 +260,13 @@ class HDF5Writer:
                 file[f"mask/{key}"] = value
 
     def close(self) -> None:
-        """Drop running episodes and give the file free; harmless when done twice."""
-        for stream in self._streams:
-            stream.discard()
-        self._streams.clear()
+        """Store running episodes, cut off where they are, and give the file free; harmless when done twice.
+
+        Raises:
+            RecordingError: If an episode cannot be stored.
+        """
         self._current = None
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._recording.close()
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -288,11 +282,6 @@ class HDF5Writer:
         """Refuse to be pickled: the file stays with its process."""
         raise InputTypeError("a writer cannot be pickled; make it in the process that uses it")
 
-    def _open_file(self) -> CrashSafeFile:
-        if self._file is None:
-            raise StateError(f"the writer of {self.path} is closed")
-        return self._file
-
     def _check_existing(self, env_name: str, attributes: Mapping[str, Any]) -> list[str]:
         from mirage_sim.recording.reader import HDF5Reader
 
@@ -305,26 +294,3 @@ class HDF5Writer:
                 known = reader.attrs.get(name)
                 raise RecordingError(f"metadata[{name!r}] must be {known!r} as in {self.path}, got {value!r}")
         return reader.episodes
-
-
-def _fill(file: h5py.File, attributes: Mapping[str, Any]) -> None:
-    file.attrs["format"] = FORMAT
-    file.attrs["schema_version"] = np.int64(SCHEMA_VERSION)
-    file.attrs["camera_convention"] = CAMERA_CONVENTION
-    settings = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
-    settings.set_attr_phase_change(len(attributes) + 64, 1)
-    h5py.h5g.create(file.id, b"data", gcpl=settings)
-    file["data"].attrs["total"] = np.int64(0)
-    file["data"].attrs.update(attributes)
-
-
-def _make_views(demo: h5py.Group) -> None:
-    for group in ("obs", "next_obs"):
-        demo.create_group(group)
-    for key, frames in demo["frames"].items():
-        rows = len(frames) - 1
-        source = h5py.VirtualSource(".", frames.name, shape=frames.shape, dtype=frames.dtype)
-        for group, start in (("obs", 0), ("next_obs", 1)):
-            layout = h5py.VirtualLayout((rows, *frames.shape[1:]), dtype=frames.dtype)
-            layout[:] = source[start : start + rows]
-            demo[group].create_virtual_dataset(key, layout)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 import torch
@@ -12,7 +10,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mirage_sim.arrays import own_floats
-from mirage_sim.errors import FileFormatError, InputError, check_shape, reason
+from mirage_sim.errors import FileFormatError, InputError, check_shape
+from mirage_sim.files import whole_file
 
 KIND = "mirage_sim.prompt"
 SCHEMA_VERSION = "1"
@@ -27,7 +26,8 @@ def save_embeddings(path: Path, embeddings: Tensor, prompt: str | None = None) -
         prompt: The text, for whoever reads the file; `None` if it is not known.
 
     Raises:
-        InputError: If the shape is wrong, or the file cannot be written.
+        InputError: If the shape is wrong.
+        FileWriteError: If the file cannot be written.
     """
     embeddings = own_floats("embeddings", embeddings, torch.float32, "cpu")
     check_shape("embeddings", embeddings, ["L", "D"])
@@ -36,18 +36,8 @@ def save_embeddings(path: Path, embeddings: Tensor, prompt: str | None = None) -
     if prompt is not None:
         about["prompt"] = prompt
     content = save({"embeddings": embeddings[:used].contiguous()}, about)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"path must be at a place that can be written, got {path}: {reason(error)}"
-        ) from error
-    finally:
-        # Where the folder is none, there is nothing to remove either.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def load_embeddings(path: Path) -> tuple[Tensor, str | None]:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mirage_sim.errors import FileFormatError
+from mirage_sim.files import whole_file
 from mirage_sim.model.refiner import Refiner, RefinerConfig
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.training.config import StageConfig
@@ -76,10 +77,9 @@ def train_guide(
     other = model.with_settings(refiner=shape)
     other.refiner = Refiner(shape).to(model.device)
     run_refiner_stage("guide", other, clips, held_out, config, out, samples, flow_loss, VALIDATION_STEPS)
-    temporary = out / (GUIDE_FILE + ".tmp")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in other.refiner.state_dict().items()}
-    save_file(tensors, temporary)
-    temporary.replace(out / GUIDE_FILE)
+    with whole_file(out / GUIDE_FILE) as temporary:
+        save_file(tensors, temporary)
 
 
 def load_guide(model: WorldModel, out: Path) -> Refiner:

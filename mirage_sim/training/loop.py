@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from mirage_sim.errors import InputError
+from mirage_sim.files import whole_file
 from mirage_sim.libraries import from_library
 from mirage_sim.training.config import StageConfig
 from mirage_sim.training.precision import uses_bf16
@@ -226,7 +227,8 @@ def _forget_after(log: Path, step: int) -> None:
     """Take lines out of a log that will be written again."""
     if log.is_file():
         lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
-        log.write_text("".join(f"{line}\n" for line in lines))
+        with whole_file(log) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

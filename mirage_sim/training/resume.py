@@ -8,7 +8,6 @@ its own part; `run.json` comes last and makes the folder count.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mirage_sim.errors import FileFormatError
+from mirage_sim.files import made_folder, whole_file
 from mirage_sim.folders import visible
 from mirage_sim.training.history import RUN_FILE
 
@@ -48,16 +48,15 @@ def save_run(
         averages: Averaged parameters, in their order, if there are any.
     """
     place, rank = folder / f"{step:08d}", _rank()
-    place.mkdir(parents=True, exist_ok=True)
     state = _state(module, optimizer, averages)
     if rank == 0 or any(isinstance(tensor, DTensor) for tensor in state.values()):
         kept = {name: _part(tensor).detach().cpu().contiguous() for name, tensor in state.items()}
-        save_file(kept, place / f"{rank}.safetensors")
+        with made_folder(place), whole_file(place / f"{rank}.safetensors") as temporary:
+            save_file(kept, temporary)
     _wait()
     if rank == 0:
-        temporary = place / f"{RUN_FILE}.tmp"
-        temporary.write_text(json.dumps({"step": step, "about": about}))
-        os.replace(temporary, place / RUN_FILE)
+        with whole_file(place / RUN_FILE) as temporary:
+            temporary.write_text(json.dumps({"step": step, "about": about}))
         for other in folder.iterdir():
             if other != place and re.fullmatch(_PLACE, other.name):
                 shutil.rmtree(other)

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mirage_sim.errors import FileFormatError
+from mirage_sim.files import whole_file
 from mirage_sim.geometry import rescale_intrinsics
 from mirage_sim.memory import MemoryConfig, MemoryRead, gather_tokens, lift_tokens, splat
 from mirage_sim.memory.filters import on_surface
@@ -145,9 +146,8 @@ def encode_clips(model: WorldModel, clips: Clips, path: Path) -> LatentClips:
                 latents = model.codec.encode(frames_to_tensor(clip, model.device)[None])[0]
                 parts.append(latents.half().cpu().contiguous())
         latents = torch.stack(parts)
-        temporary = path.with_suffix(".tmp")
-        save_file({"latents": latents}, temporary, {"encoder": encoder})
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            save_file({"latents": latents}, temporary, {"encoder": encoder})
     stride = model.codec.spatial_stride
     return LatentClips(
         latents,

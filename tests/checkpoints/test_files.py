@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mirage_sim.checkpoints.files import apart, find_weights, read_tensors, split, whole_folder, write_shards
-from mirage_sim.errors import FileFormatError, InputError
+from mirage_sim.checkpoints.files import apart, find_weights, read_tensors, split, write_shards
+from mirage_sim.errors import FileFormatError, FileWriteError, InputError
+from mirage_sim.files import whole_folder
 from tests.checkpoints.official import mixed, same
 
 
@@ -175,7 +176,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, problem: BaseExcep
             (folder / "half").write_text("half")
             raise problem
 
-    expected = InputError if type(problem) is OSError else type(problem)
+    expected = FileWriteError if type(problem) is OSError else type(problem)
     with pytest.raises(expected):
         fill()
     assert list(tmp_path.iterdir()) == []
@@ -191,5 +192,5 @@ def test_a_folder_may_be_empty_but_not_taken(tmp_path: Path) -> None:
     for taken in (place, place / "file"):
         with pytest.raises(InputError, match="must be new or empty"), whole_folder(taken):
             pass
-    with pytest.raises(InputError, match="can be written"), whole_folder(place / "file" / "below"):
+    with pytest.raises(FileWriteError, match="must be a folder"), whole_folder(place / "file" / "below"):
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import signal
 import sys
 import time
@@ -22,7 +23,7 @@ def record_forever(path: Path, report: int) -> None:
             os.write(report, number.to_bytes(4, "little"))
 
 
-def trial(path: Path, seconds: float) -> tuple[int, int]:
+def trial(path: Path, seconds: float, grown: bool) -> tuple[int, int]:
     """Returns the episodes that the child reported as stored and those that the file holds."""
     listen, report = os.pipe()
     child = os.fork()
@@ -32,6 +33,9 @@ def trial(path: Path, seconds: float) -> tuple[int, int]:
         finally:
             os._exit(1)
     os.close(report)
+    if grown:
+        # On a busy machine the time alone would not do.
+        select.select([listen], [], [], 30)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -52,8 +56,8 @@ def trial(path: Path, seconds: float) -> tuple[int, int]:
 def main() -> None:
     folder = Path(sys.argv[1])
     rng = random.Random(7)  # noqa: S311
-    fresh = [trial(folder / f"{i}.h5", 0.015 * rng.random()) for i in range(6)]
-    grown = [trial(folder / "grown.h5", 0.02 + 0.1 * rng.random()) for _ in range(15)]
+    fresh = [trial(folder / f"{i}.h5", 0.015 * rng.random(), False) for i in range(6)]
+    grown = [trial(folder / "grown.h5", 0.1 * rng.random(), True) for _ in range(15)]
     names = sorted(path.name for path in folder.iterdir())
     print(json.dumps({"fresh": fresh, "grown": grown, "names": names}))
 

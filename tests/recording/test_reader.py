@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import gymnasium as gym
@@ -133,3 +135,50 @@ def test_recording_needs_neither_model_nor_environment() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_threads_may_share_a_reader(path: Path, held: bool) -> None:
+    reader = HDF5Reader(path)
+    failures = []
+
+    def read(offset: int) -> None:
+        try:
+            for number in range(offset, offset + 12):
+                with reader if held and number % 3 else contextlib.nullcontext():
+                    check_episode(reader[number % 12], number % 12)
+                    assert reader.frames(0, "rgb", 0).shape == (8, 8, 3)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=read, args=(offset,)) for offset in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with reader, reader:
+        check_episode(reader[0], 0)
+
+
+def test_damage_anywhere_is_an_error_of_ours(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.h5", 2)
+    with h5py.File(path) as file:
+        demo = h5py.h5o.get_info(file["data/demo_1"].id).addr
+        data = h5py.h5o.get_info(file["data"].id).addr
+    content = path.read_bytes()
+    path.write_bytes(content[:demo] + bytes(16) + content[demo + 16 :])
+    reader = HDF5Reader(path)
+    for use in (
+        lambda: reader[1],
+        lambda: reader.lengths,
+        lambda: reader.keys(1),
+        lambda: reader.intrinsics(1),
+    ):
+        with pytest.raises(FileFormatError, match="damaged"):
+            use()
+    assert repair(path).damaged == ("demo_1",)
+    path.write_bytes(content[:data] + bytes(16) + content[data + 16 :])
+    with pytest.raises(FileFormatError, match="must have `data`"):
+        HDF5Reader(path)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mirage_sim.errors import InputError, RecordingError
+from mirage_sim.errors import FileWriteError, InputError
 from mirage_sim.recording import contact_sheet, write_mp4, write_png
 
 
@@ -64,7 +64,7 @@ def test_no_half_written_file_is_left(tmp_path: Path) -> None:
         write_mp4(target, [*smooth_frames(2), np.zeros((8, 8, 3), np.uint8)])
     assert target.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
-    with pytest.raises(RecordingError, match="could not be written"):
+    with pytest.raises(FileWriteError, match="could not be written"):
         write_mp4(tmp_path / "missing" / "a.mp4", smooth_frames(2))
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mirage_sim.errors import InputError, InputTypeError, RecordingError, StateError
+from mirage_sim.errors import InputError, InputTypeError, MirageError, RecordingError, StateError
 from mirage_sim.recording import HDF5Reader, HDF5Writer
-from tests.recording.samples import ENV_ARGS
+from tests.recording.samples import ENV_ARGS, record
 
 DTYPES = st.sampled_from(["u1", "i2", "i8", "f2", "f4", "f8", "?"])
 
@@ -60,6 +63,7 @@ OBS = {"x": np.zeros(3, np.float32)}
         ({"obs": None}, "obs must be given with the first step"),
         ({"obs": {}}, "obs must be laid out as next_obs"),
         ({"next_obs": {"x": np.zeros(4, np.float32)}}, "obs must be laid out as next_obs"),
+        ({"next_obs": {"camera/rgb": np.zeros(3)}}, "a key of next_obs must be text without '/'"),
         ({"next_obs": np.zeros(3)}, "next_obs must map keys to arrays"),
         ({"next_obs": {"x": "text"}}, r"next_obs\['x'\] must be an array of numbers"),
         ({"action": [np.nan]}, "action must be finite"),
@@ -98,7 +102,8 @@ def test_a_bad_step_is_named_and_nothing_of_it_is_kept(
             r"frames/x must stay float32\[3\] in an episode, got float64\[3\]",
         ),
         ({"next_obs": {"y": np.zeros(3)}}, r"next_obs must keep the keys \['x'\]"),
-        ({"extras": {}}, r"extras must keep the keys \['coverage'\]"),
+        ({"extras": {"_coverage": 1.0}}, "extras must not hold '_coverage', which is the mask"),
+        ({"extras": {"a/b": 1.0}}, "a key of extras must be text without '/'"),
         ({"extras": {"coverage": 0.5, "intrinsics": 2 * np.eye(3)}}, "intrinsics must stay the same"),
         ({"action": [0.0, 1.0]}, "actions must stay"),
     ],
@@ -193,8 +198,9 @@ def test_calls_in_the_wrong_state_and_options_are_named(tmp_path: Path) -> None:
         HDF5Writer(tmp_path / "b.h5", env_args={})
     with pytest.raises(InputTypeError, match="None"):
         HDF5Writer(tmp_path / "b.h5", env_args=ENV_ARGS, metadata={"model_id": None})
-    with pytest.raises(RecordingError, match="could not be created"):
-        HDF5Writer(tmp_path / "missing" / "b.h5", env_args=ENV_ARGS)
+    for metadata in ({"model": "a\0b"}, {"a\0b": 1}, {"": 1}, {"model": "\udc80"}):
+        with pytest.raises(InputError, match=r"attribute .* text without NUL"):
+            HDF5Writer(tmp_path / "b.h5", env_args=ENV_ARGS, metadata=metadata)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
 
 
@@ -216,3 +222,80 @@ def test_numbers_of_any_kind_are_recorded_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(episode.actions, [[0.5, -0.25]])
     np.testing.assert_array_equal(episode.intrinsics, lens)
     assert (episode.rewards.tolist(), episode.extras["coverage"].tolist()) == ([1.5], [0.5])
+
+
+@pytest.mark.parametrize("mode", ["x", "a"])
+def test_paths_where_no_recording_can_be_are_named(tmp_path: Path, mode: Any) -> None:
+    (tmp_path / "file").touch()
+    places = {
+        tmp_path: r"a folder|Is a directory",
+        tmp_path / "missing" / "b.h5": "its folder does not exist",
+        tmp_path / "file" / "b.h5": "its folder does not exist",
+    }
+    if Path("/proc").is_dir():
+        places[Path("/proc/b.h5")] = "could not be created"
+    for place, message in places.items():
+        with pytest.raises(OSError, match=message) as refused:
+            HDF5Writer(place, env_args=ENV_ARGS, mode=mode)
+        assert isinstance(refused.value, MirageError)
+        assert str(place) in str(refused.value)
+        assert ".new" not in str(refused.value)
+    with pytest.raises(InputError, match="path must not hold NUL"):
+        HDF5Writer(f"{tmp_path}/a\0b.h5", env_args=ENV_ARGS, mode=mode)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_deleted_while_recording_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    writer = HDF5Writer(folder / "a.h5", env_args=ENV_ARGS)
+    record(writer, 0)
+    writer.begin_episode()
+    writer.append(OBS, 0, 0.0, False, False, OBS)
+    shutil.rmtree(folder)
+    with pytest.raises(RecordingError, match=r"a\.h5 was deleted while it was written"):
+        writer.end_episode()
+    with pytest.raises(RecordingError, match=r"an episode could not be begun in .*folder: No such file"):
+        writer.begin_episode()
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_may_be_moved_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with HDF5Writer("a.h5", env_args=ENV_ARGS) as writer:
+        record(writer, 0)
+        (tmp_path / "a.h5").rename(tmp_path / "b.h5")
+        (tmp_path / "deep").mkdir()
+        monkeypatch.chdir(tmp_path / "deep")
+        record(writer, 1)
+    assert len(HDF5Reader(tmp_path / "b.h5")) == 2
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_recording_works_where_there_is_no_fcntl(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['fcntl'] = None; from mirage_sim.recording import *; "
+    code += "HDF5Writer(sys.argv[1], env_args={'env_name': 'toy'}).write_episode({'x': [1, 2]})"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.h5")], check=True, timeout=60)
+    assert len(HDF5Reader(tmp_path / "a.h5")) == 1
+
+
+def test_a_disk_that_is_full_from_the_start_is_named(tmp_path: Path) -> None:
+    code = """
+import resource, sys
+from mirage_sim.errors import RecordingError
+from mirage_sim.recording import HDF5Writer
+for limit in (100, 2000, 6000, 9000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        HDF5Writer(sys.argv[1], env_args={"env_name": "toy"})
+    except RecordingError as error:
+        print(error)
+"""
+    path = tmp_path / "a.h5"
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == [f"{path} could not be created: File too large"] * 4
+    assert list(tmp_path.iterdir()) == []
