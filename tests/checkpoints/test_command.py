@@ -50,7 +50,7 @@ def test_what_goes_wrong_is_said_and_leaves_nothing(
     source = official
     for words, said in (
         ([source, "--to", tmp_path / "new", "--branch", source / "adapters.safetensors"], "got 0"),
-        ([tmp_path / "nowhere", "--to", tmp_path / "new"], "source must be a file of weights"),
+        ([tmp_path / "nowhere", "--to", tmp_path / "new"], "source must be weights, got"),
         ([source, "--to", source], "folder must be new or empty"),
     ):
         code, _, error = convert(capsys, *words)
