@@ -51,7 +51,7 @@ def test_what_goes_wrong_is_said_and_leaves_nothing(
     for words, said in (
         ([source, "--to", tmp_path / "new", "--branch", source / "adapters.safetensors"], "got 0"),
         ([tmp_path / "nowhere", "--to", tmp_path / "new"], "source must be weights, got"),
-        ([source, "--to", source], "folder must be new or empty"),
+        ([source, "--to", source], "--to must be a new or empty folder"),
     ):
         code, _, error = convert(capsys, *words)
         assert code == 2
