@@ -71,7 +71,7 @@ def check_depth(name: str, depth: Tensor | np.ndarray[Any, Any]) -> None:
     empty = int((~known_depth(maps).flatten(-2).any(dim=-1)).sum())
     if empty:
         raise InputError(
-            f"{name} must know at least one pixel of every map, got {empty} maps of only 0 or non-finite values"
+            f"{name} must know at least one pixel of every map, got {empty} maps of only 0 or non-finite"
         )
 
 
