@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +126,7 @@ def published_scale(generator: Generator, tensors: Mapping[str, Tensor]) -> dict
     for name, tensor in tensors.items():
         found = _ADAPTER_HALF.fullmatch(name.removeprefix("backbone."))
         if found is not None:
-            layer = generator.backbone.get_submodule(found[1])
+            layer: Any = generator.backbone.get_submodule(found[1])
             scale = layer.scaling[ADAPTER] if found[2] == "B" else 1.0
             adapters[f"{found[1]}.lora_{found[2]}.weight"] = tensor if scale == 1.0 else tensor * scale
     return adapters

@@ -78,7 +78,9 @@ def check_depth(name: str, depth: Tensor | np.ndarray[Any, Any]) -> Tensor:
         raise InputError(f"{name} must be 0 (unknown) or positive metres, got {negative} negative values")
     empty = int((~known_depth(maps).flatten(-2).any(dim=-1)).sum())
     if empty:
-        raise InputError(f"{name} must know at least one pixel of every map, got {empty} unknown maps")
+        raise InputError(
+            f"{name} must know at least one pixel of every map, got {empty} maps of only 0 or non-finite"
+        )
     return maps
 
 

@@ -116,7 +116,7 @@ class DownBlock(nn.Module):
         smaller = F.pixel_unshuffle(self.conv(hidden), FACTOR)
         if not self.shortcut:
             return smaller
-        return smaller + F.pixel_unshuffle(hidden, FACTOR).unflatten(1, (-1, self.group)).mean(dim=2)
+        return smaller + _grouped_mean(F.pixel_unshuffle(hidden, FACTOR), self.group)
 
 
 class UpBlock(nn.Module):
@@ -148,6 +148,12 @@ def _repeated(hidden: Tensor, times: int) -> Tensor:
     return hidden.repeat_interleave(times, dim=1, output_size=hidden.shape[1] * times)
 
 
+def _grouped_mean(hidden: Tensor, size: int) -> Tensor:
+    """Mean of every so many channels: [N, size * C, H, W] to [N, C, H, W]."""
+    groups: Tensor = hidden.unflatten(1, (-1, size))  # type: ignore[no-untyped-call]
+    return groups.mean(dim=2)
+
+
 class Encoder(nn.Module):
     """From pictures to latents."""
 
@@ -176,7 +182,7 @@ class Encoder(nn.Module):
         for level in self.down_blocks:
             hidden = level(hidden)
         latents: Tensor = self.conv_out(hidden)
-        return latents + hidden.unflatten(1, (-1, self.group)).mean(dim=2)
+        return latents + _grouped_mean(hidden, self.group)
 
 
 class Decoder(nn.Module):
@@ -192,7 +198,7 @@ class Decoder(nn.Module):
         widths, layers = config.decoder_widths, config.decoder_layers
         self.conv_in = nn.Conv2d(config.channels, widths[-1], 3, 1, 1)
         self.repeats = widths[-1] // config.channels
-        levels = []
+        levels: list[nn.Module] = []
         for place in reversed(range(len(widths))):
             parts: list[nn.Module] = []
             if place < len(widths) - 1 and layers[place]:

@@ -45,7 +45,7 @@ def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         [B, S, heads, d].
     """
-    first, second = heads.unflatten(-1, (-1, 2)).unbind(-1)
+    first, second = heads.unflatten(-1, (-1, 2)).unbind(-1)  # type: ignore[no-untyped-call]
     cos, sin = cos[..., 0::2], sin[..., 1::2]
     rotated = torch.empty_like(heads)
     rotated[..., 0::2] = first * cos - second * sin
@@ -198,7 +198,8 @@ class Block(nn.Module):
         normed = self.norm2(hidden.float()).type_as(hidden)
         hidden = hidden + self.attn2(normed, context)
         normed = (self.norm3(hidden.float()) * (1 + ffn_scale) + ffn_shift).type_as(hidden)
-        return (hidden.float() + self.ffn(normed).float() * ffn_gate).type_as(hidden)
+        mapped: Tensor = self.ffn(normed)
+        return (hidden.float() + mapped.float() * ffn_gate).type_as(hidden)
 
 
 class _Embedder(nn.Module):
@@ -240,7 +241,7 @@ class ConditionEmbedder(nn.Module):
         Returns:
             Embedded levels [B, S, D], the same projected [B, S, 6, D], and the context [B, L, D].
         """
-        waves = sinusoids(levels.flatten()).unflatten(0, levels.shape)
+        waves = sinusoids(levels.flatten()).view(*levels.shape, FREQUENCIES)
         embedded = self.time_embedder(waves.to(self.time_embedder.linear_1.weight.dtype)).type_as(context)
         projected = self.time_proj(F.silu(embedded)).unflatten(2, (6, -1))
         return embedded, projected, self.text_embedder(context)

@@ -291,7 +291,7 @@ class WorldModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the large weights."""
-        return self.generator.backbone.patch_embedding.weight.dtype  # type: ignore[no-any-return]
+        return self.generator.backbone.patch_embedding.weight.dtype
 
     @property
     def depth_estimator(self) -> DepthEstimator:

@@ -27,6 +27,8 @@ LENS = np.array([[20.0, 0.0, 16.0], [0.0, 20.0, 16.0], [0.0, 0.0, 1.0]])
         ({"observations": ()}, InputError, "observations must be some of"),
         ({"observations": ("rgb", "rgb")}, InputError, "each once"),
         ({"observations": ("rgb", "smell")}, InputError, "smell"),
+        ({"observations": (["rgb"],)}, InputError, "observations must be some of"),
+        ({"world_model": "embeded"}, FileFormatError, 'world_model must be .*did you mean "embedded"'),
         ({"memory": 1}, InputTypeError, "memory must be True or False, got 1"),
         ({"memory": False, "collide": True}, InputError, "collide must be False"),
         ({"render_mode": "ansi"}, InputError, "render_mode must be None or one of"),

@@ -179,8 +179,8 @@ def test_refuses_bad_intrinsics(change: object, message: str) -> None:
         (torch.ones(4), r"depth must be \[..., H, W\], got \[4\]"),
         (torch.ones(4, 4, dtype=torch.uint8), "floating dtype, got torch.uint8"),
         (-torch.ones(2, 2), "got 4 negative"),
-        (torch.zeros(2, 2, 2), "got 2 unknown maps"),
-        (torch.full((2, 2), float("nan")), "got 1 unknown maps"),
+        (torch.zeros(2, 2, 2), "got 2 maps of only 0 or non-finite"),
+        (torch.full((2, 2), float("nan")), "got 1 maps of only 0 or non-finite"),
     ],
 )
 def test_refuses_bad_depth(depth: Tensor, message: str) -> None:
