@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from mirage_sim.envs.actions import make_actions
+from mirage_sim.envs.body import BodyConfig, swept_share
 from mirage_sim.envs.collision import CollisionConfig, free_share
 from mirage_sim.envs.config import ExploreConfig
 from mirage_sim.envs.observations import as_array, observation_space
+from mirage_sim.envs.reward import RewardConfig, check_paid, no_surface, pay
 from mirage_sim.envs.shared import shared_model
 from mirage_sim.envs.starts import FirstFrame, StartOptions, first_frame
 from mirage_sim.envs.timings import Timings
 from mirage_sim.errors import FileFormatError, StateError
-from mirage_sim.geometry import check_pose, interpolate_poses
+from mirage_sim.geometry import check_pose, interpolate_poses, rescale_intrinsics
 from mirage_sim.model.images import tensor_to_frames
 from mirage_sim.world import Segment, World, WorldState
 from mirage_sim.world.prompts import Prompts, embed_prompts
@@ -39,6 +41,8 @@ class Episodes:
         latest: Everything an observation may show, by key, each [B, ...].
         frames: Pixel frames of the latest segment, uint8 [B, F, H, W, 3], all of them.
         collision: bool [B], whether the latest motion was stopped.
+        ended: bool [B], whether the latest action ended the episode.
+        paid: Voxels of surface that Explore-v1 paid for, int64 [M] of every world, see `pay`.
         timings_ms: Milliseconds of each part of the latest call in which a world took part.
     """
 
@@ -47,10 +51,12 @@ class Episodes:
     latest: dict[str, Array]
     frames: list[Array]
     collision: Array
+    ended: Array
+    paid: list[Tensor]
     timings_ms: list[dict[str, float]]
 
     @classmethod
-    def empty(cls, count: int, shapes: dict[str, tuple[int, ...]]) -> Episodes:
+    def empty(cls, count: int, shapes: dict[str, tuple[int, ...]], device: torch.device) -> Episodes:
         """Episodes that have not begun."""
         latest = {
             name: np.zeros((count, *shape), np.uint8 if name == "rgb" else np.float32)
@@ -58,9 +64,9 @@ class Episodes:
         }
         frames = [latest["rgb"][row : row + 1].copy() for row in range(count)]
         poses = torch.eye(4).repeat(count, 1, 1)
-        return cls(
-            [None] * count, poses, latest, frames, np.zeros(count, np.bool_), [{} for _ in range(count)]
-        )
+        unset, paid = np.zeros(count, np.bool_), [no_surface(device) for _ in range(count)]
+        laps: list[dict[str, float]] = [{} for _ in range(count)]
+        return cls([None] * count, poses, latest, frames, unset, unset.copy(), paid, laps)
 
     def copy(self, rows: Sequence[int]) -> Episodes:
         """An independent copy of some worlds' episodes."""
@@ -71,8 +77,19 @@ class Episodes:
             {name: value[index].copy() for name, value in self.latest.items()},
             [self.frames[row].copy() for row in index],
             self.collision[index].copy(),
+            self.ended[index].copy(),
+            [self.paid[row] for row in index],  # never changed in place
             [dict(self.timings_ms[row]) for row in index],
         )
+
+    def put(self, rows: Sequence[int], other: Episodes) -> None:
+        """Replace some worlds' episodes by those of `other`, of as many worlds."""
+        for place, row in enumerate(rows):
+            for name, mine in vars(self).items():
+                theirs = getattr(other, name)
+                pairs = ((mine[key], theirs[key]) for key in mine) if name == "latest" else ((mine, theirs),)
+                for held, given in pairs:
+                    held[row] = given[place]
 
 
 class ExploreCore:
@@ -91,7 +108,7 @@ class ExploreCore:
         self._prompt = None
         if config.prompt is not None:
             self._prompt = embed_prompts(self.model, config.prompt, 1)[0]  # [L, D]
-        self.actions = make_actions(config.action_mode)
+        self.actions = make_actions(config.action_mode, stop_action=config.stops)
         self.observation_space: gym.Space[Any] = observation_space(config.observations, self.model)
         settings, hw = self.model.config, self.model.latent_hw
         shapes: dict[str, tuple[int, ...]] = {
@@ -101,7 +118,7 @@ class ExploreCore:
             "coverage": (1,),
             "latents": (self.model.codec.channels, *hw),
         }
-        self.episodes = Episodes.empty(num_worlds, shapes)
+        self.episodes = Episodes.empty(num_worlds, shapes, self.world.device)
         self._stats: tuple[list[int], list[int]] = ([0] * num_worlds, [0] * num_worlds)
 
     @property
@@ -120,11 +137,23 @@ class ExploreCore:
         Raises:
             StateError: If the present place is to be kept and there is none.
             FileFormatError: If a saved world cannot be opened.
+
+        Whatever is raised, the worlds are then as they were before.
         """
+        before = self.snapshot(rows)
+        try:
+            self._start(rows, seeds, options)
+        except BaseException:
+            self.world.restore(before[0], self._mask(rows))
+            self.episodes.put(sorted(rows), before[1])
+            self._count()
+            raise
+
+    def _start(self, rows: Sequence[int], seeds: Sequence[int], options: StartOptions) -> None:
         rngs = [np.random.default_rng(seed) for seed in seeds]
         noise_seeds = [int(rng.integers(2**31)) for rng in rngs]
         if options.world is not None:
-            self.open(options.world, rows)
+            self._load(options.world, rows)
             return
         if options.keep_world:
             self._check_begun(rows, "options['keep_world']")
@@ -136,7 +165,7 @@ class ExploreCore:
             )
         for row, seed in zip(rows, seeds, strict=True):
             self.episodes.seeds[row] = seed
-            self.episodes.collision[row] = False
+            self.episodes.collision[row] = self.episodes.ended[row] = False
 
     def advance(self, rows: Sequence[int], actions: Array) -> tuple[Array, Array]:
         """Move cameras and generate what they see.
@@ -149,9 +178,11 @@ class ExploreCore:
             Rewards float64 [B] (newly seen square metres) and terminations bool [B], nought for other worlds.
 
         Raises:
-            StateError: If a world has not begun.
+            StateError: If a world has not begun, or its episode has ended.
         """
         self._check_begun(rows, "step")
+        if self.episodes.ended[list(rows)].any():
+            raise StateError("step needs a running episode, got one that has ended: call reset first")
         chosen = self._mask(rows)
         index = list(rows)
         here = self.world.cam2world.cpu()  # [B, 4, 4]
@@ -159,18 +190,19 @@ class ExploreCore:
         there[index] = self.actions.targets(here[index], actions[index])
         stopped = torch.zeros(self.num_worlds, dtype=torch.bool)
         began = time.perf_counter()
-        if self.config.collide:
-            share = free_share(self.world, here, there, chosen, CollisionConfig())  # [B]
+        if self.config.collides:
+            share = self._free_share(here, there, chosen)  # [B]
             moved = here[:, :3, 3] + share[:, None].float() * (there[:, :3, 3] - here[:, :3, 3])
             stopped = share < 1.0
             there[stopped, :3, 3] = moved[stopped]
-        extra = {"collide": 1000.0 * (time.perf_counter() - began)} if self.config.collide else {}
+        extra = {"collide": 1000.0 * (time.perf_counter() - began)} if self.config.collides else {}
         segment = self.world.step(self._path(here, there, rows), decode=self.config.decodes, worlds=chosen)
         self.episodes.collision[index] = stopped.numpy()[index]
         self._show(rows, segment, extra)
-        rewards = segment.new_area.cpu().double().numpy()
+        rewards = self._rewards(rows, segment)
         ends = np.zeros(self.num_worlds, np.bool_)
         ends[index] = self.actions.stops(actions[index])
+        self.episodes.ended[index] = ends[index]
         return rewards, ends
 
     def observation(self, row: int) -> dict[str, Array]:
@@ -208,17 +240,14 @@ class ExploreCore:
             "coverage": float(told.latest["coverage"][row, 0]),
             "depth": told.latest["depth"][row].tolist(),
         }
+        if self.config.version > 0:
+            extra["paid"] = told.paid[row]
         self.world.save(folder, row, extra)
 
-    def open(self, folder: Path | str, rows: Sequence[int]) -> None:
+    def _load(self, folder: Path | str, rows: Sequence[int]) -> None:
         """Open a saved world in the place of some of these, see `World.load`."""
-        before = self.world.snapshot(self._mask([rows[0]]))
         extra = self.world.load(folder, rows[0])
-        try:
-            self._show_saved(rows, extra, folder)
-        except Exception:
-            self.world.restore(before, self._mask([rows[0]]))
-            raise
+        self._show_saved(rows, extra, folder)
         state = self.world.snapshot(self._mask([rows[0]]))
         for row in rows[1:]:
             self.world.restore(state, self._mask([row]))
@@ -270,6 +299,9 @@ class ExploreCore:
             segment = self.world.reset(images, poses, lenses, seeds, told, self._mask(some), prompt)
             self.episodes.first_pose[some] = poses[some]
             self._show(some, segment, {})
+            for row in some:
+                self.episodes.paid[row] = no_surface(self.world.device)
+            self._rewards(some, segment)  # a start earns nothing, and what it shows is never paid for
 
     def _go_back(self, rows: Sequence[int], noise_seeds: Sequence[int], pose: Tensor | None) -> None:
         poses = self.episodes.first_pose.clone()
@@ -277,7 +309,9 @@ class ExploreCore:
             poses[list(rows)] = pose
         for row, seed in zip(rows, noise_seeds, strict=True):
             self.world.seeds[row] = seed
-        self._show(rows, self.world.restart(poses, self.config.decodes, self._mask(rows)), {})
+        segment = self.world.restart(poses, self.config.decodes, self._mask(rows))
+        self._show(rows, segment, {})
+        self._rewards(rows, segment)
 
     def _path(self, here: Tensor, there: Tensor, rows: Sequence[int]) -> Tensor:
         """Cameras [B, T, 4, 4] on the way, the last one at its end."""
@@ -318,16 +352,43 @@ class ExploreCore:
             check_pose("first_cam2world", first)
             coverage = np.float32(extra.get("coverage", 0.0))
             depth = np.asarray(extra.get("depth", np.zeros(shape)), dtype=np.float32).reshape(shape)
+            paid = check_paid(extra.get("paid", no_surface(pose.device))).to(self.world.device)
         except (TypeError, ValueError) as error:
             raise FileFormatError(
                 f"{folder} must hold a world that an environment can open: {error}"
             ) from error
         for row in rows:
-            told.seeds[row], told.first_pose[row], told.collision[row] = seed or 0, first, False
+            told.seeds[row], told.first_pose[row], told.paid[row] = seed or 0, first, paid
+            told.collision[row] = told.ended[row] = False
             told.latest["cam2world"][row], told.latest["coverage"][row] = as_array(pose), coverage
             told.latest["depth"][row], told.latest["latents"][row] = depth, as_array(latents[0, 0])
             told.latest["rgb"][row], told.frames[row] = frame[0, -1], frame[0].copy()
             told.timings_ms[row] = {}
+            if "paid" not in extra and self.config.version > 0:  # saved by v0, which keeps no account
+                flat = torch.from_numpy(depth).to(self.world.device)[None]
+                self._pay(row, flat, torch.zeros_like(flat).expand(1, 2, *shape), pose.to(flat.device)[None])
+
+    def _free_share(self, here: Tensor, there: Tensor, chosen: Tensor) -> Tensor:
+        if self.config.version == 0:
+            return free_share(self.world, here, there, chosen, CollisionConfig())
+        return swept_share(self.world, here, there, chosen, BodyConfig())
+
+    def _rewards(self, rows: Sequence[int], segment: Segment) -> Array:
+        """What a segment earns, float64 [B]; from v1 on, its surface counts as paid for."""
+        if self.config.version == 0:
+            earned: Array = segment.new_area.cpu().double().numpy()
+            return earned
+        earned = np.zeros(self.num_worlds)
+        for row in rows:
+            earned[row] = self._pay(row, segment.depth[row], segment.offset[row], segment.cam2world[row])
+        return earned
+
+    def _pay(self, row: int, depth: Tensor, offset: Tensor, cam2world: Tensor) -> float:
+        """Count the surface that a world's views show as paid for; what it earns."""
+        cells = rescale_intrinsics(self.world.intrinsics[row], 1.0 / self.model.codec.spatial_stride)
+        view, config = (depth, offset, cam2world, cells), RewardConfig()
+        area, self.episodes.paid[row] = pay(self.episodes.paid[row], *view, config)
+        return area - config.step_cost
 
     def _count(self) -> None:
         stats = self.world.memory.stats()

@@ -1,0 +1,137 @@
+"""Reward of Explore-v1: surface that comes into reach for the first time, accounted by place.
+
+What was paid for is a set of voxels of each world, so no surface is paid for twice, however often it is seen,
+forgotten and generated again. Between neighbouring cells of a depth map that lie on one surface, the surface
+is taken to be flat.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mirage_sim.errors import InputError
+from mirage_sim.geometry import known_depth, unproject
+from mirage_sim.memory.overlap import voxel_numbers
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """What is paid.
+
+    Attributes:
+        reach: Metres from the camera within which surface counts.
+        voxel: Edge in metres of the voxels by which places are told apart; each pays one of its faces.
+        step_cost: Square metres that a step costs.
+        steepest: Neighbouring cells lie on one surface if the larger depth is at most this much of the other.
+        finest: Samples along a side of the patch between four cells, at most.
+    """
+
+    reach: float = 3.2
+    voxel: float = 0.1
+    step_cost: float = 0.05
+    steepest: float = 1.4
+    finest: int = 8
+
+
+def no_surface(device: torch.device) -> Tensor:
+    """Voxels of a world in which nothing was paid for yet, int64 [0]."""
+    return torch.zeros(0, dtype=torch.int64, device=device)
+
+
+def check_paid(paid: Any) -> Tensor:
+    """Check the voxels of a saved world; raise `InputError` unless they are int64 [M], sorted."""
+    if not isinstance(paid, Tensor) or paid.dtype != torch.int64 or paid.dim() != 1:
+        raise InputError(f"paid must be an int64 tensor [M], got {paid!r}")
+    if not bool((paid[1:] > paid[:-1]).all()):
+        raise InputError("paid must be sorted, each voxel once")
+    return paid
+
+
+@torch.no_grad()
+def pay(
+    paid: Tensor,  # [M]
+    depth: Tensor,  # [T, h, w]
+    offset: Tensor,  # [T, 2, h, w]
+    cam2world: Tensor,  # [T, 4, 4]
+    intrinsics: Tensor,  # [3, 3]
+    config: RewardConfig,
+) -> tuple[float, Tensor]:
+    """Pay for the surface that views of one world bring into reach for the first time.
+
+    Depths of one surface scatter, so a voxel next to a paid one, before or behind the surface, is not paid.
+
+    Args:
+        paid: Voxels paid for before, int64, sorted.
+        depth: Z-depth in metres, 0 where there is no surface.
+        offset: Where in its cell the surface of that depth lies, (u, v) from the cell's centre.
+        cam2world: Cameras.
+        intrinsics: In cells.
+        config: What is paid.
+
+    Returns:
+        Square metres, and the voxels paid for now.
+    """
+    area = 0.0
+    for t in range(len(depth)):
+        points, normals = surface_samples(depth[t], offset[t], cam2world[t], intrinsics, config)
+        numbers = _numbers(points, config)  # [P]
+        beside = (_numbers(points + sign * config.voxel * normals, config) for sign in (-1.0, 1.0))
+        known = torch.isin(numbers, paid)
+        for neighbours in beside:
+            known = known | torch.isin(neighbours, paid)
+        area += config.voxel**2 * len(numbers[~known].unique())
+        paid = torch.cat([paid, numbers]).unique()
+    return area, paid
+
+
+def surface_samples(
+    depth: Tensor,  # [h, w]
+    offset: Tensor,  # [2, h, w]
+    cam2world: Tensor,  # [4, 4]
+    intrinsics: Tensor,  # [3, 3]
+    config: RewardConfig,
+) -> tuple[Tensor, Tensor]:
+    """Sample the surface in reach, about as densely as voxels lie.
+
+    Args:
+        depth: Z-depth in metres, 0 where there is no surface.
+        offset: Where in its cell the surface of that depth lies, (u, v) from the cell's centre.
+        cam2world: Camera.
+        intrinsics: In cells.
+        config: Reach and voxels.
+
+    Returns:
+        Points [P, 3] in metres and unit normals [P, 3] of the surface there.
+    """
+    focal = (intrinsics[0, 0] * intrinsics[1, 1]).sqrt()
+    split = math.ceil(2.0 * config.reach / (float(focal) * config.voxel))  # the floor is seen at an angle
+    split = min(max(split, 1), config.finest)
+    shift = offset * depth / torch.stack((intrinsics[0, 0], intrinsics[1, 1]))[:, None, None]  # [2, h, w]
+    aside = shift[0, ..., None] * cam2world[:3, 0] + shift[1, ..., None] * cam2world[:3, 1]  # [h, w, 3]
+    places = unproject(depth, cam2world, intrinsics) + aside
+    a, b, c, d = _corners(places)  # each [h - 1, w - 1, 3]
+    depths = torch.stack(_corners(torch.where(known_depth(depth), depth, torch.nan)))  # [4, h - 1, w - 1]
+    flat = depths.amax(dim=0) <= config.steepest * depths.amin(dim=0)  # false where one is unknown
+    normals = torch.nn.functional.normalize(torch.linalg.cross(d - a, c - b, dim=-1), dim=-1)
+    share = (torch.arange(split, device=depth.device) + 0.5) / split  # [s]
+    down, along = share[:, None, None, None, None], share[None, :, None, None, None]
+    top, bottom = a + along * (b - a), c + along * (d - c)  # [1, s, h - 1, w - 1, 3]
+    points = top + down * (bottom - top)  # [s, s, h - 1, w - 1, 3]
+    near = torch.linalg.vector_norm(points - cam2world[:3, 3], dim=-1) <= config.reach
+    chosen = near & flat
+    return points[chosen], normals.expand(points.shape)[chosen]
+
+
+def _corners(cells: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four cells around each patch: upper left and right, lower left and right."""
+    return cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]
+
+
+def _numbers(points: Tensor, config: RewardConfig) -> Tensor:
+    """Voxels of points; the floor, at height 0, lies in the middle of a layer."""
+    return voxel_numbers(points + 0.5 * config.voxel, config.voxel)
