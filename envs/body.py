@@ -67,13 +67,28 @@ def swept_share(
     for row in worlds.cpu().nonzero().flatten().tolist():
         if float(motion[row].norm()) > 1e-6:
             patches = world.memory.patches(row)
-            free[row] = _free(patches, start[row, :3, 3].double(), motion[row], config)
+            free[row] = free_of_patches(patches, start[row, :3, 3].double(), motion[row], config)
     return free
 
 
 @torch.no_grad()
-def _free(patches: SurfacePatches, eye: Tensor, motion: Tensor, config: BodyConfig) -> float:
-    """Share of a motion [3] from `eye` [3] that one world's patches leave free."""
+def free_of_patches(
+    patches: SurfacePatches,
+    eye: Tensor,  # [3]
+    motion: Tensor,  # [3]
+    config: BodyConfig,
+) -> float:
+    """Find which share of a straight motion one world's surface leaves free.
+
+    Args:
+        patches: What the world's memory holds.
+        eye: Present position of the camera, float64 in metres.
+        motion: Where it is to go from there, float64 in metres, not 0.
+        config: The body.
+
+    Returns:
+        Share in [0, 1].
+    """
     places, half = patches.positions.double(), 0.5 * patches.footprint.double()  # [N, 3], [N]
     eye, motion = eye.to(places.device), motion.to(places.device)
     length, rise, height = float(motion.norm()), float(motion[2]), float(eye[2])

@@ -18,7 +18,7 @@ from mirage_sim.envs.body import BodyConfig, swept_share
 from mirage_sim.envs.collision import CollisionConfig, free_share
 from mirage_sim.envs.config import ExploreConfig
 from mirage_sim.envs.observations import as_array, observation_space
-from mirage_sim.envs.reward import RewardConfig, check_paid, no_surface, pay
+from mirage_sim.envs.reward import RewardConfig, check_account, nothing_paid, pay
 from mirage_sim.envs.shared import shared_model
 from mirage_sim.envs.starts import FirstFrame, StartOptions, first_frame
 from mirage_sim.envs.timings import Timings
@@ -42,7 +42,7 @@ class Episodes:
         frames: Pixel frames of the latest segment, uint8 [B, F, H, W, 3], all of them.
         collision: bool [B], whether the latest motion was stopped.
         ended: bool [B], whether the latest action ended the episode.
-        paid: Voxels of surface that Explore-v1 paid for, int64 [M] of every world, see `pay`.
+        paid: What Explore-v1 paid for, int64 [M] of every world, see `pay`.
         timings_ms: Milliseconds of each part of the latest call in which a world took part.
     """
 
@@ -64,7 +64,7 @@ class Episodes:
         }
         frames = [latest["rgb"][row : row + 1].copy() for row in range(count)]
         poses = torch.eye(4).repeat(count, 1, 1)
-        unset, paid = np.zeros(count, np.bool_), [no_surface(device) for _ in range(count)]
+        unset, paid = np.zeros(count, np.bool_), [nothing_paid(device) for _ in range(count)]
         laps: list[dict[str, float]] = [{} for _ in range(count)]
         return cls([None] * count, poses, latest, frames, unset, unset.copy(), paid, laps)
 
@@ -300,7 +300,7 @@ class ExploreCore:
             self.episodes.first_pose[some] = poses[some]
             self._show(some, segment, {})
             for row in some:
-                self.episodes.paid[row] = no_surface(self.world.device)
+                self.episodes.paid[row] = nothing_paid(self.world.device)
             self._rewards(some, segment)  # a start earns nothing, and what it shows is never paid for
 
     def _go_back(self, rows: Sequence[int], noise_seeds: Sequence[int], pose: Tensor | None) -> None:
@@ -352,7 +352,7 @@ class ExploreCore:
             check_pose("first_cam2world", first)
             coverage = np.float32(extra.get("coverage", 0.0))
             depth = np.asarray(extra.get("depth", np.zeros(shape)), dtype=np.float32).reshape(shape)
-            paid = check_paid(extra.get("paid", no_surface(pose.device))).to(self.world.device)
+            paid = check_account(extra.get("paid", nothing_paid(pose.device))).to(self.world.device)
         except (TypeError, ValueError) as error:
             raise FileFormatError(
                 f"{folder} must hold a world that an environment can open: {error}"

@@ -1,8 +1,8 @@
-"""Reward of Explore-v1: surface that comes into reach for the first time, accounted by place.
+"""Reward of Explore-v1: surface that comes nearer than it was ever seen, accounted by place.
 
-What was paid for is a set of voxels of each world, so no surface is paid for twice, however often it is seen,
-forgotten and generated again. Between neighbouring cells of a depth map that lie on one surface, the surface
-is taken to be flat.
+The account of a world holds voxels and how near each was seen, so nothing is paid for twice, however often it
+is seen, forgotten and generated again. Between neighbouring cells of a depth map that lie on one surface, the
+surface is taken to be flat.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from mirage_sim.geometry import known_depth, unproject
 from mirage_sim.memory.overlap import voxel_numbers
 
 
+LEVEL_BITS = 3
+LEVELS = 1 << LEVEL_BITS
+"""Steps of nearness that are told apart."""
+
+
 @dataclass(frozen=True)
 class RewardConfig:
     """What is paid.
 
     Attributes:
         reach: Metres from the camera within which surface counts.
-        voxel: Edge in metres of the voxels by which places are told apart; each pays one of its faces.
+        voxel: Edge in metres of the voxels by which places are told apart; each pays one of its faces at most.
         step_cost: Square metres that a step costs.
         steepest: Neighbouring cells lie on one surface if the larger depth is at most this much of the other.
         finest: Samples along a side of the patch between four cells, at most.
@@ -38,35 +43,38 @@ class RewardConfig:
     finest: int = 8
 
 
-def no_surface(device: torch.device) -> Tensor:
-    """Voxels of a world in which nothing was paid for yet, int64 [0]."""
+def nothing_paid(device: torch.device) -> Tensor:
+    """The account of a world in which nothing was paid for yet, int64 [0]."""
     return torch.zeros(0, dtype=torch.int64, device=device)
 
 
-def check_paid(paid: Any) -> Tensor:
-    """Check the voxels of a saved world; raise `InputError` unless they are int64 [M], sorted."""
-    if not isinstance(paid, Tensor) or paid.dtype != torch.int64 or paid.dim() != 1:
-        raise InputError(f"paid must be an int64 tensor [M], got {paid!r}")
-    if not bool((paid[1:] > paid[:-1]).all()):
+def check_account(account: Any) -> Tensor:
+    """Check the account of a saved world; raise `InputError` unless it is int64 [M], each voxel once."""
+    if not isinstance(account, Tensor) or account.dtype != torch.int64 or account.dim() != 1:
+        raise InputError(f"paid must be an int64 tensor [M], got {account!r}")
+    voxels = account >> LEVEL_BITS
+    if not bool((voxels[1:] > voxels[:-1]).all()):
         raise InputError("paid must be sorted, each voxel once")
-    return paid
+    return account
 
 
 @torch.no_grad()
 def pay(
-    paid: Tensor,  # [M]
+    account: Tensor,  # [M]
     depth: Tensor,  # [T, h, w]
     offset: Tensor,  # [T, 2, h, w]
     cam2world: Tensor,  # [T, 4, 4]
     intrinsics: Tensor,  # [3, 3]
     config: RewardConfig,
 ) -> tuple[float, Tensor]:
-    """Pay for the surface that views of one world bring into reach for the first time.
+    """Pay for the surface that views of one world bring nearer than it ever was.
 
-    Depths of one surface scatter, so a voxel next to a paid one, before or behind the surface, is not paid.
+    A voxel is worth one of its faces, times how near it was seen: nothing at the end of the reach, all of it at
+    the camera, in `LEVELS` steps. Who comes nearer is paid the difference. Depths of one surface scatter, so
+    what was paid for the voxels before and behind counts, too.
 
     Args:
-        paid: Voxels paid for before, int64, sorted.
+        account: Voxels seen in reach before, sorted, each with the nearest level in its last bits.
         depth: Z-depth in metres, 0 where there is no surface.
         offset: Where in its cell the surface of that depth lies, (u, v) from the cell's centre.
         cam2world: Cameras.
@@ -74,19 +82,42 @@ def pay(
         config: What is paid.
 
     Returns:
-        Square metres, and the voxels paid for now.
+        Square metres, and the account after it.
     """
-    area = 0.0
+    shares = (torch.arange(LEVELS + 1, device=account.device) - 0.5).clamp(min=0.0) / LEVELS  # by level + 1
+    worth = 0.0
     for t in range(len(depth)):
         points, normals = surface_samples(depth[t], offset[t], cam2world[t], intrinsics, config)
-        numbers = _numbers(points, config)  # [P]
-        beside = (_numbers(points + sign * config.voxel * normals, config) for sign in (-1.0, 1.0))
-        known = torch.isin(numbers, paid)
-        for neighbours in beside:
-            known = known | torch.isin(neighbours, paid)
-        area += config.voxel**2 * len(numbers[~known].unique())
-        paid = torch.cat([paid, numbers]).unique()
-    return area, paid
+        distance = torch.linalg.vector_norm(points - cam2world[t, :3, 3], dim=-1)  # [P]
+        level = ((1.0 - distance / config.reach) * LEVELS).floor().clamp(0, LEVELS - 1).long()
+        aside = config.voxel * normals
+        before = torch.stack(
+            [_level(account, _voxels(near, config)) for near in (points, points + aside, points - aside)]
+        ).amax(dim=0)
+        entries = (_voxels(points, config) << LEVEL_BITS) | level
+        _, nearest = _nearest(entries)
+        gain = (shares[level + 1] - shares[before + 1]).clamp(min=0.0)[nearest]
+        worth += config.voxel**2 * float(gain.double().sum())
+        account, _ = _nearest(torch.cat([account, entries]))
+    return worth, account
+
+
+def _level(account: Tensor, voxels: Tensor) -> Tensor:
+    """Nearest level of voxels [P] in an account, -1 for those that are not in it."""
+    if not len(account):
+        return torch.full_like(voxels, -1)
+    last = (voxels << LEVEL_BITS) | (LEVELS - 1)
+    found = account[(torch.searchsorted(account, last, right=True) - 1).clamp(min=0)]
+    return torch.where(found >> LEVEL_BITS == voxels, found & (LEVELS - 1), -1)
+
+
+def _nearest(entries: Tensor) -> tuple[Tensor, Tensor]:
+    """The entry of every voxel with the nearest level, sorted, and which ones [M] of the entries these are."""
+    ordered, place = entries.sort(stable=True)
+    last = torch.ones_like(ordered, dtype=torch.bool)
+    voxels = ordered >> LEVEL_BITS
+    last[:-1] = voxels[1:] != voxels[:-1]
+    return ordered[last], place[last]
 
 
 def surface_samples(
@@ -132,6 +163,6 @@ def _corners(cells: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]
 
 
-def _numbers(points: Tensor, config: RewardConfig) -> Tensor:
+def _voxels(points: Tensor, config: RewardConfig) -> Tensor:
     """Voxels of points; the floor, at height 0, lies in the middle of a layer."""
     return voxel_numbers(points + 0.5 * config.voxel, config.voxel)

@@ -14,6 +14,7 @@ from mirage_sim.evaluation.codec import FramesConfig, codec_table, evaluate_code
 from mirage_sim.evaluation.consistency import ALL_WAYS, ConsistencyConfig, evaluate_consistency
 from mirage_sim.evaluation.consistency_report import consistency_page, consistency_table
 from mirage_sim.evaluation.depth import DepthConfig, depth_table, evaluate_depth
+from mirage_sim.evaluation.explore import ExploreRunConfig, evaluate_explore, explore_table
 from mirage_sim.evaluation.loop import LoopConfig, evaluate_loop, loop_table
 from mirage_sim.evaluation.methods import LABELS
 from mirage_sim.evaluation.moving import MovingConfig, evaluate_moving, moving_table
@@ -146,6 +147,21 @@ def _trajectories_options(parser: Parser) -> None:
     _number(parser, "--seed", 0, "of walks and noise")
 
 
+def _explore_options(parser: Parser) -> None:
+    defaults = ExploreRunConfig()
+    _number(parser, "--worlds", defaults.worlds, "flats, by index")
+    parser.add_argument("--split", choices=sorted(SPLITS), default=defaults.split, help="(default: %(default)s)")
+    _number(parser, "--seed", defaults.seed, "of starts, noise and random actions")
+    _number(parser, "--steps", defaults.steps, "steps of a walk, and of turning in place")
+    _number(parser, "--random-steps", defaults.random_steps, "random actions in each flat")
+    parser.add_argument("--no-collide", action="store_true", help="let the agent pass through everything")
+
+
+def _explore_config(args: Args) -> ExploreRunConfig:
+    numbers = (args.split, args.worlds, args.seed, args.steps, args.random_steps)
+    return ExploreRunConfig(*numbers, collide=not args.no_collide)
+
+
 def _worlds(args: Args, steps: int = WorldsConfig.steps) -> WorldsConfig:
     return WorldsConfig(args.split, args.worlds, args.seed, steps)
 
@@ -240,6 +256,13 @@ EVALUATIONS = {
         lambda args: MovingConfig(args.split, args.worlds, args.steps, seed=args.seed),
         lambda model, config, args: evaluate_moving(model, config, args.out),
         moving_table,
+    ),
+    "explore": Evaluation(
+        "what exploring earns, and whether surfaces hold the agent",
+        _explore_options,
+        _explore_config,
+        lambda model, config, args: evaluate_explore(model, config),
+        explore_table,
     ),
     "trajectories": Evaluation(
         "along camera files of RealEstate10K's format, and back",
