@@ -38,7 +38,7 @@ class RewardConfig:
 
     reach: float = 3.2
     voxel: float = 0.1
-    step_cost: float = 0.05
+    step_cost: float = 0.1
     steepest: float = 1.4
     finest: int = 8
 

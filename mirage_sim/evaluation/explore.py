@@ -94,9 +94,11 @@ class Walker:
 
     def _choose(self, eye: Tensor, yaw: float) -> float:
         def worth(angle: float) -> float:
-            ahead = eye[:2] + torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
-            known = sum(float((ahead - place).norm()) < 0.7 for place in self._trail)
-            return self._room(eye, angle) - 0.5 * abs(math.remainder(angle - yaw, math.tau)) - 0.1 * known
+            along = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
+            ahead = eye[:2] + along * torch.tensor([[1.0], [2.0]], dtype=torch.float64)  # [2, 2]
+            passed = torch.cdist(ahead, torch.stack(self._trail)) < 0.8  # [2, places]
+            turn = abs(math.remainder(angle - yaw, math.tau))
+            return self._room(eye, angle) - 0.5 * turn - 0.1 * float(passed.sum())
 
         return max((float(angle) + yaw for angle in self._angles), key=worth)
 
