@@ -102,8 +102,9 @@ def free_of_patches(
     # What stands beside the body; the rest is overhead, and met once the body has grown up to it.
     above = places[near, 2] - height  # [M]
     beside = places[near, 2] <= max(config.head, height)
-    # What the body touches already is left as much room as it has now.
-    room = ((place.abs() - size) / margin).amax(dim=1) - config.gap  # [M]
+    # What the body touches already is left as much room as it has now, before the patch or else beside it.
+    ahead, aside = ((place.abs() - size) / margin).unbind(1)  # [M], shares of the margin
+    room = torch.where(ahead > 0, ahead, aside) - config.gap
     room = torch.where(beside, room.clamp(max=1.0), 1.0)
     enter, leave = _contact(place, move, size + room[:, None] * margin)
     if rise > 0:
