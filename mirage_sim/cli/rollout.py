@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mirage-sim rollout`."""
     from mirage_sim.agents import AGENTS
 
-    parser.add_argument("--env", default="Mirage/Explore-v0", help="environment id (default: %(default)s)")
+    parser.add_argument("--env", default="Mirage/Explore-v1", help="environment id (default: %(default)s)")
     parser.add_argument(
         "--world-model", default="embedded", help='"embedded" or a folder (default: %(default)s)'
     )
