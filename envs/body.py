@@ -96,7 +96,9 @@ def free_of_patches(
     offset = places[:, :2] - eye[:2]  # [N, 2]
     near = offset.norm(dim=1) < length + config.radius + config.thickness + 2.0 * half
     near &= (places[:, 2] > config.foot) & (places[:, 2] < tallest)
-    place, move, size = _seen_from_patches(offset[near], motion[:2], half[near], patches.view_dir[near].double())
+    place, move, size = _seen_from_patches(
+        offset[near], motion[:2], half[near], patches.view_dir[near].double()
+    )
     margin = torch.stack((half[near].clamp(max=config.thickness), torch.zeros_like(half[near])), -1)
     margin = margin + config.radius  # [M, 2]
     # What stands beside the body; the rest is overhead, and met once the body has grown up to it.

@@ -36,10 +36,11 @@ class ExploreEnvV1(ExploreEnv):
     See `ExploreEnv`.
 
     ## Rewards
-    Square metres of surface that come within 3.2 m of the camera, in view, for the first time, less 0.05 for
-    every step. What was paid for is kept by place, in voxels of 0.1 m that pay 0.01 m² each, with the world:
-    nothing is paid twice, not even in the next episode in the same place, and what the start shows is not
-    paid. It does not ask the memory, so `memory=False` changes what is seen, not what is paid.
+    Newly seen surface within 3.2 m of the camera, in square metres, times how near it is seen: nothing at
+    3.2 m, all of it at the camera, in steps of 0.4 m; coming nearer pays the difference. Every step costs
+    0.1. What was paid for is kept by place, in voxels of 0.1 m, with the world: nothing is paid twice, not
+    even in the next episode in the same place, and what a start shows is not paid. The account does not ask
+    the memory; with `memory=False`, too, a place pays once.
 
     ## Starting State
     See `ExploreEnv`. A world that version 0 saved opens with nothing paid but what it shows at that moment.
@@ -54,7 +55,7 @@ class ExploreEnvV1(ExploreEnv):
     ## Version History
     - v1: surfaces stop the agent by default, as an upright body rather than a point at the height of the
       camera, and `memory=False` goes without collisions; the discrete action stop is left out by default; the
-      reward counts surface within 3.2 m by place, less a cost for every step.
+      reward counts surface within 3.2 m by place and nearness, less a cost for every step.
     - v0: first version. Its reward, surface new to the memory at any distance, favours turning on the spot.
     """
 

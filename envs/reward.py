@@ -18,7 +18,6 @@ from mirage_sim.errors import InputError
 from mirage_sim.geometry import known_depth, unproject
 from mirage_sim.memory.overlap import voxel_numbers
 
-
 LEVEL_BITS = 3
 LEVELS = 1 << LEVEL_BITS
 """Steps of nearness that are told apart."""
@@ -30,7 +29,7 @@ class RewardConfig:
 
     Attributes:
         reach: Metres from the camera within which surface counts.
-        voxel: Edge in metres of the voxels by which places are told apart; each pays one of its faces at most.
+        voxel: Edge in metres of the voxels that tell places apart; each pays one of its faces at most.
         step_cost: Square metres that a step costs.
         steepest: Neighbouring cells lie on one surface if the larger depth is at most this much of the other.
         finest: Samples along a side of the patch between four cells, at most.
@@ -69,9 +68,9 @@ def pay(
 ) -> tuple[float, Tensor]:
     """Pay for the surface that views of one world bring nearer than it ever was.
 
-    A voxel is worth one of its faces, times how near it was seen: nothing at the end of the reach, all of it at
-    the camera, in `LEVELS` steps. Who comes nearer is paid the difference. Depths of one surface scatter, so
-    what was paid for the voxels before and behind counts, too.
+    A voxel is worth one of its faces, times how near it was seen: nothing at the end of the reach, all of it
+    at the camera, in `LEVELS` steps. Who comes nearer is paid the difference. Depths of one surface scatter,
+    so what was paid for the voxels before and behind counts, too.
 
     Args:
         account: Voxels seen in reach before, sorted, each with the nearest level in its last bits.
@@ -112,7 +111,7 @@ def _level(account: Tensor, voxels: Tensor) -> Tensor:
 
 
 def _nearest(entries: Tensor) -> tuple[Tensor, Tensor]:
-    """The entry of every voxel with the nearest level, sorted, and which ones [M] of the entries these are."""
+    """The entry of every voxel with the nearest level, sorted, and which of the entries [M] these are."""
     ordered, place = entries.sort(stable=True)
     last = torch.ones_like(ordered, dtype=torch.bool)
     voxels = ordered >> LEVEL_BITS

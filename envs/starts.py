@@ -136,7 +136,9 @@ def parse_options(options: Mapping[str, Any] | None, model: WorldModel) -> Start
         cam2world=_matrix("cam2world", given["cam2world"], 4) if "cam2world" in given else None,
         intrinsics=_matrix("intrinsics", given["intrinsics"], 3) if "intrinsics" in given else None,
         world=_folder(given["world"]) if "world" in given else None,
-        scene_seed=check_seed("options['scene_seed']", given["scene_seed"]) if "scene_seed" in given else None,
+        scene_seed=check_seed("options['scene_seed']", given["scene_seed"])
+        if "scene_seed" in given
+        else None,
         prompt=_prompt(given["prompt"]) if "prompt" in given else None,
     )
 

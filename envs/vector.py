@@ -297,11 +297,11 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             return [first + row for row in range(self.num_envs)]
         if np.ndim(seed) != 1 or len(seed) != self.num_envs:
             raise InputError(f"seed must hold {self.num_envs} numbers, got {len(seed)}")
-        return [
-            None if one is None else check_seed(f"seed[{row}]", one) for row, one in enumerate(seed)
-        ]
+        return [None if one is None else check_seed(f"seed[{row}]", one) for row, one in enumerate(seed)]
 
-    def _add_info(self, vector_infos: dict[str, Any], env_info: dict[str, Any], env_num: int) -> dict[str, Any]:
+    def _add_info(
+        self, vector_infos: dict[str, Any], env_info: dict[str, Any], env_num: int
+    ) -> dict[str, Any]:
         """As Gymnasium does it; seeds of more than 64 bits make an array of Python's integers."""
         if env_info.get("seed") is not None and env_info["seed"] >= 2**63:
             held = vector_infos.get("seed", np.zeros(self.num_envs))

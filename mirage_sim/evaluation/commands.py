@@ -150,7 +150,9 @@ def _trajectories_options(parser: Parser) -> None:
 def _explore_options(parser: Parser) -> None:
     defaults = ExploreRunConfig()
     _number(parser, "--worlds", defaults.worlds, "flats, by index")
-    parser.add_argument("--split", choices=sorted(SPLITS), default=defaults.split, help="(default: %(default)s)")
+    parser.add_argument(
+        "--split", choices=sorted(SPLITS), default=defaults.split, help="(default: %(default)s)"
+    )
     _number(parser, "--seed", defaults.seed, "of starts, noise and random actions")
     _number(parser, "--steps", defaults.steps, "steps of a walk, and of turning in place")
     _number(parser, "--random-steps", defaults.random_steps, "random actions in each flat")

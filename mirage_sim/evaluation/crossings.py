@@ -42,9 +42,7 @@ def crossed_patches(
     """
     a, b = (start[0], start[1]), (end[0], end[1])
     found = []
-    rows = zip(
-        patches.positions.tolist(), patches.footprint.tolist(), patches.view_dir.tolist(), strict=True
-    )
+    rows = zip(patches.positions.tolist(), patches.footprint.tolist(), patches.view_dir.tolist(), strict=True)
     for number, ((x, y, z), footprint, view) in enumerate(rows):
         near = math.hypot(x - a[0], y - a[1]) < math.dist(a, b) + footprint
         if low < z < high and near:

@@ -13,7 +13,9 @@ BODY = BodyConfig()
 EYE = torch.tensor([0.0, 0.0, 1.4], dtype=torch.float64)
 
 
-def patches(*rows: tuple[float, float, float, float], view: tuple[float, float, float] = (1.0, 0.0, 0.0)) -> SurfacePatches:
+def patches(
+    *rows: tuple[float, float, float, float], view: tuple[float, float, float] = (1.0, 0.0, 0.0)
+) -> SurfacePatches:
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
     return SurfacePatches(table[:, :3], table[:, 3], torch.tensor(view).expand(len(table), 3))
 
@@ -83,7 +85,9 @@ def test_the_judge_agrees_and_can_fail() -> None:
         angle = float(torch.rand((), generator=rng)) * math.tau
         slope = float(torch.rand((), generator=rng)) - 0.5
         flat = math.sqrt(1 - slope**2)
-        table = torch.rand(12, 4, generator=rng) * torch.tensor([4.0, 4.0, 2.0, 0.8]) - torch.tensor([2.0, 2.0, 0, 0])
+        table = torch.rand(12, 4, generator=rng) * torch.tensor([4.0, 4.0, 2.0, 0.8]) - torch.tensor(
+            [2.0, 2.0, 0, 0]
+        )
         view = torch.tensor([math.cos(angle) * flat, math.sin(angle) * flat, slope])
         held = SurfacePatches(table[:, :3], table[:, 3] + 0.05, view.expand(12, 3))
         motion = torch.rand(3, generator=rng, dtype=torch.float64) * 3.0 - 1.5

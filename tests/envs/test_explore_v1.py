@@ -60,9 +60,7 @@ def test_both_versions_are_registered() -> None:
 @pytest.mark.parametrize("name", IDS)
 @pytest.mark.parametrize("action_mode", ["relative", "pose", "discrete"])
 @pytest.mark.filterwarnings("ignore:.*Box observation space.*")
-def test_every_id_passes_the_checker(
-    model_folder: Path, painted: None, name: str, action_mode: str
-) -> None:
+def test_every_id_passes_the_checker(model_folder: Path, painted: None, name: str, action_mode: str) -> None:
     chosen = {"action_mode": action_mode, "observations": OBSERVATIONS}
     check_env(gym.make(name, world_model=str(model_folder), **chosen).unwrapped)
 

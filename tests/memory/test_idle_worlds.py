@@ -97,7 +97,9 @@ def test_looks_leave_no_trace(model: WorldModel, look: str) -> None:
     LOOKS[look](world, here, there)
     assert unchanged(world, before)
     if look == "body":
-        assert bool((swept_share(world, here, there, torch.ones(2, dtype=torch.bool), BodyConfig()) < 1.0).all())
+        assert bool(
+            (swept_share(world, here, there, torch.ones(2, dtype=torch.bool), BodyConfig()) < 1.0).all()
+        )
 
 
 @pytest.mark.parametrize("name", BASELINES)
