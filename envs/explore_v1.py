@@ -20,17 +20,17 @@ class ExploreEnvV1(ExploreEnv):
     As in `ExploreEnv`: the agent carries a camera, a video world model generates what it sees, and a latent
     3D memory keeps what was seen.
 
-    The agent's body is an upright cylinder, 0.15 m in radius, that stands on the floor. The floor is the plane
-    z = 0 of the world: in `options["cam2world"]` and in pose actions z is the camera's height above it.
+    The agent's body is an upright cylinder, 0.15 m in radius, that stands on the floor. The floor is the
+    plane z = 0 of the world: in `options["cam2world"]` and in pose actions z is the height above it.
 
     ## Action Space
     As in `ExploreEnv`, but the discrete actions are `Discrete(5)`; with `stop_action=True` they are
     `Discrete(6)`, and the last one stops.
 
-    A motion ends where the body would meet a surface that the memory holds: whatever stands between 0.1 m and
-    1.6 m above the floor (or higher, where the camera is), so that the wall below a window's sill stops it as
-    any wall does. `info["collision"]` tells so. The camera stays 0.2 m above the floor and below ceilings that
-    were seen. What was never seen stops nobody.
+    A motion ends where the body would meet a surface that the memory holds: whatever stands between 0.1 m
+    and 1.6 m above the floor (or higher, where the camera is), so that the wall below a window's sill stops
+    it as any wall does. `info["collision"]` tells so. The camera stays 0.2 m above the floor and below
+    ceilings that were seen. What was never seen stops nobody.
 
     ## Observation Space
     See `ExploreEnv`.
