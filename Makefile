@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-dev
 RESULTS ?= out/results
 MIRAGE := $(BIN)/mirage-sim
 results: $(VENV)/.installed
-	for name in codec depth loop realism walk consistency ablations moving trajectories; do \
+	for name in codec depth loop realism walk consistency ablations moving explore trajectories; do \
 		$(MIRAGE) eval $$name --out $(RESULTS)/eval-$$name || exit 1; done
 	for name in step read memory counts; do $(MIRAGE) bench $$name --out $(RESULTS)/bench-$$name || exit 1; done
 	$(MIRAGE) bench memory --preset full-size --out $(RESULTS)/bench-memory-full-size

@@ -30,8 +30,9 @@ def steering_for(env: gym.Env[Any, Any]) -> Steering:
         return RelativeSteering(config.move, config.turn, config.max_pitch)
     if isinstance(space, gym.spaces.Box) and space.shape == (7,):
         return PoseSteering()
-    if isinstance(space, gym.spaces.Discrete) and space.n == len(DISCRETE_ACTIONS):
-        forward, left, right, up, down, _ = range(len(DISCRETE_ACTIONS))
+    stop = DISCRETE_ACTIONS.index("stop")  # the last, which may be left out
+    if isinstance(space, gym.spaces.Discrete) and space.n in (stop, stop + 1):
+        forward, left, right, up, down = range(stop)
         return DiscreteSteering(config.move, config.turn, config.max_pitch, forward, left, right, up, down)
     raise InputError(f"env must have relative, pose or discrete camera actions, got {space}")
 

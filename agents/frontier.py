@@ -139,11 +139,12 @@ def survey_world(world: World, which: int = 0) -> Survey:
     def survey(cam2world: Tensor) -> tuple[Tensor, Tensor]:
         model, count = world.model, cam2world.shape[0]
         lens = rescale_intrinsics(world.intrinsics[which], 1.0 / model.codec.spatial_stride)  # [3, 3]
-        # A read marks what it touched; a copy is asked so that the walk does not depend on who looks around.
-        memory = world.memory.fork([which])
-        cameras = cam2world.to(world.device)[None]  # [1, N, 4, 4]
-        read = memory.read(cameras, lens.expand(1, count, 3, 3), model.latent_hw)
-        mask, depth = read.mask[0].cpu(), read.depth[0].cpu()  # [N, h, w]
+        cameras = cam2world.to(world.device).expand(world.num_worlds, -1, -1, -1)  # [B, N, 4, 4]
+        lenses = lens.expand(world.num_worlds, count, 3, 3)
+        asked = torch.arange(world.num_worlds, device=world.device, dtype=torch.int64) == which
+        # The walk must not depend on who looks around, so this read does not count as use.
+        read = world.memory.read(cameras, lenses, model.latent_hw, asked, touch=False)
+        mask, depth = read.mask[which].cpu(), read.depth[which].cpu()  # [N, h, w]
         height, width = mask.shape[1:]
         middle = (
             slice(None),

@@ -6,11 +6,17 @@ from mirage_sim.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mirage_sim.envs.explore import ExploreEnv
+    from mirage_sim.envs.explore_v1 import ExploreEnvV1, ExploreVectorEnvV1
     from mirage_sim.envs.vector import ExploreVectorEnv
 
-__all__ = ["ExploreEnv", "ExploreVectorEnv"]
+__all__ = ["ExploreEnv", "ExploreEnvV1", "ExploreVectorEnv", "ExploreVectorEnvV1"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
-    {"ExploreEnv": "mirage_sim.envs.explore", "ExploreVectorEnv": "mirage_sim.envs.vector"},
+    {
+        "ExploreEnv": "mirage_sim.envs.explore",
+        "ExploreEnvV1": "mirage_sim.envs.explore_v1",
+        "ExploreVectorEnv": "mirage_sim.envs.vector",
+        "ExploreVectorEnvV1": "mirage_sim.envs.explore_v1",
+    },
 )

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -155,17 +156,18 @@ class PoseActions(Actions):
 
 
 class DiscreteActions(Actions):
-    """One of `DISCRETE_ACTIONS`; "stop" ends the episode."""
+    """One of `DISCRETE_ACTIONS`; "stop", the last, ends the episode and may be left out."""
 
-    def __init__(self, config: ActionConfig) -> None:
+    def __init__(self, config: ActionConfig, stop_action: bool = True) -> None:
         """Build the space."""
         super().__init__(config)
-        self.space = gym.spaces.Discrete(len(DISCRETE_ACTIONS))
-        table = torch.zeros(len(DISCRETE_ACTIONS), 5, dtype=torch.float64, device="cpu")
+        count = len(DISCRETE_ACTIONS) if stop_action else DISCRETE_ACTIONS.index("stop")
+        self.space = gym.spaces.Discrete(count)
+        table = torch.zeros(count, 5, dtype=torch.float64, device="cpu")
         table[0, 0] = config.move
         table[1, 3], table[2, 3] = config.turn, -config.turn
         table[3, 4], table[4, 4] = config.turn, -config.turn
-        self._table = table  # [6, 5]
+        self._table = table  # [5 or 6, 5]
 
     def parse(self, name: str, value: Any, lead: tuple[int, ...]) -> Array:
         """See `Actions.parse`."""
@@ -189,12 +191,13 @@ class DiscreteActions(Actions):
         return ends
 
 
-def make_actions(mode: str, config: ActionConfig | None = None) -> Actions:
+def make_actions(mode: str, config: ActionConfig | None = None, stop_action: bool = True) -> Actions:
     """Build an action mode.
 
     Args:
         mode: "relative", "pose" or "discrete".
         config: How far one action goes.
+        stop_action: Whether discrete actions include "stop".
 
     Returns:
         The mode.
@@ -202,7 +205,7 @@ def make_actions(mode: str, config: ActionConfig | None = None) -> Actions:
     kinds: dict[str, Callable[[ActionConfig], Actions]] = {
         "relative": RelativeActions,
         "pose": PoseActions,
-        "discrete": DiscreteActions,
+        "discrete": partial(DiscreteActions, stop_action=stop_action),
     }
     return kinds[mode](config if config is not None else ActionConfig())
 

@@ -73,6 +73,7 @@ def free_share(
         lens.expand(len(start), 1, 3, 3).to(world.device),
         (config.cells, config.cells),
         moving.to(world.device),
+        touch=False,
     )
     depth, offset = read.depth[:, 0].cpu(), read.offset[:, 0].cpu()  # [B, n, n], [B, 2, n, n]
     centre = torch.arange(config.cells, dtype=torch.float32, device="cpu") + 0.5 - lens[0, 2]  # [n]

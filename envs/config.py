@@ -1,4 +1,4 @@
-"""Settings: what `gym.make("Mirage/Explore-v0", ...)` accepts, checked in one place."""
+"""Settings: what `gym.make("Mirage/Explore-v0", ...)` and later versions accept, checked in one place."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mirage_sim.envs.window import display_available
 from mirage_sim.errors import InputError, InputTypeError, StateError
-from mirage_sim.model.world_model import WorldModel
 from mirage_sim.threads import check_threads
 
 if TYPE_CHECKING:
@@ -50,6 +49,9 @@ class ExploreConfig:
     model_settings: Mapping[str, int | float] | None = None
     threads: int | None = None
 
+    version: ClassVar[int] = 0
+    """Whose rules hold: those of `Mirage/Explore-v<version>`."""
+
     def __post_init__(self) -> None:
         """Check everything that needs no model."""
         if not isinstance(self.world_model, str | Path) and not _is_world_model(self.world_model):
@@ -80,7 +82,7 @@ class ExploreConfig:
             raise InputTypeError(f"model_settings must be a dict of numbers, got {settings!r}")
         if self.prompt is not None and not isinstance(self.prompt, str | Path):
             raise InputTypeError(f"prompt must be a text or a Path, got {type(self.prompt).__name__}")
-        if self.collide and not self.memory:
+        if self.version == 0 and self.collide and not self.memory:
             raise InputError("collide must be False where memory is False: only what is remembered can stop")
         if self.render_mode is not None and self.render_mode not in RENDER_MODES:
             raise InputError(
@@ -92,6 +94,16 @@ class ExploreConfig:
             )
 
     @property
+    def stops(self) -> bool:
+        """Whether discrete actions include "stop"."""
+        return True
+
+    @property
+    def collides(self) -> bool:
+        """Whether a step asks the memory what stands in the way."""
+        return self.collide and self.memory
+
+    @property
     def decodes(self) -> bool:
         """Whether a step decodes its latents."""
         return "rgb" in self.observations or self.render_mode is not None
@@ -101,6 +113,32 @@ def _is_world_model(value: Any) -> bool:
     """Whether this is a loaded model, without importing its class: where it is none, nobody may have."""
     module = sys.modules.get("mirage_sim.model.world_model")
     return module is not None and isinstance(value, module.WorldModel)
+
+
+@dataclass(frozen=True)
+class ExploreConfigV1(ExploreConfig):
+    """Arguments of `Mirage/Explore-v1`, with its defaults.
+
+    Attributes:
+        collide: Whether remembered surfaces stop the agent; without a memory nothing does.
+        stop_action: Whether discrete actions include "stop", which ends the episode.
+    """
+
+    collide: bool = True
+    stop_action: bool = False
+
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Check everything that needs no model."""
+        super().__post_init__()
+        if not isinstance(self.stop_action, bool):
+            raise InputTypeError(f"stop_action must be True or False, got {self.stop_action!r}")
+
+    @property
+    def stops(self) -> bool:
+        """Whether discrete actions include "stop"."""
+        return self.stop_action
 
 
 def available_render_modes() -> list[str]:

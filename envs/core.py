@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,17 @@ import torch
 from torch import Tensor
 
 from mirage_sim.envs.actions import make_actions
+from mirage_sim.envs.body import BodyConfig, swept_share
 from mirage_sim.envs.collision import CollisionConfig, free_share
 from mirage_sim.envs.config import ExploreConfig
+from mirage_sim.envs.episodes import Episodes
 from mirage_sim.envs.observations import as_array, observation_space
+from mirage_sim.envs.reward import RewardConfig, check_account, nothing_paid, pay
 from mirage_sim.envs.shared import shared_model
 from mirage_sim.envs.starts import FirstFrame, StartOptions, first_frame
 from mirage_sim.envs.timings import Timings
 from mirage_sim.errors import FileFormatError, StateError
-from mirage_sim.geometry import check_pose, interpolate_poses
+from mirage_sim.geometry import check_pose, interpolate_poses, rescale_intrinsics
 from mirage_sim.hardware import computed_on
 from mirage_sim.model.images import tensor_to_frames
 from mirage_sim.threads import threads_to_use
@@ -30,52 +32,6 @@ from mirage_sim.world import Segment, World, WorldState
 from mirage_sim.world.prompts import Prompts, embed_prompts
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass
-class Episodes:
-    """What the core knows of B worlds beside the `World` itself.
-
-    Attributes:
-        seeds: Seed of every running episode, `None` before the first.
-        first_pose: Where each episode began, [B, 4, 4].
-        latest: Everything an observation may show, by key, each [B, ...].
-        frames: Pixel frames of the latest segment, uint8 [B, F, H, W, 3], all of them.
-        collision: bool [B], whether the latest motion was stopped.
-        timings_ms: Milliseconds of each part of the latest call in which a world took part.
-    """
-
-    seeds: list[int | None]
-    first_pose: Tensor
-    latest: dict[str, Array]
-    frames: list[Array]
-    collision: Array
-    timings_ms: list[dict[str, float]]
-
-    @classmethod
-    def empty(cls, count: int, shapes: dict[str, tuple[int, ...]]) -> Episodes:
-        """Episodes that have not begun."""
-        latest = {
-            name: np.zeros((count, *shape), np.uint8 if name == "rgb" else np.float32)
-            for name, shape in shapes.items()
-        }
-        frames = [latest["rgb"][row : row + 1].copy() for row in range(count)]
-        poses = torch.eye(4, dtype=torch.float32, device="cpu").repeat(count, 1, 1)
-        return cls(
-            [None] * count, poses, latest, frames, np.zeros(count, np.bool_), [{} for _ in range(count)]
-        )
-
-    def copy(self, rows: Sequence[int]) -> Episodes:
-        """An independent copy of some worlds' episodes."""
-        index = list(rows)
-        return Episodes(
-            [self.seeds[row] for row in index],
-            self.first_pose[index].clone(),
-            {name: value[index].copy() for name, value in self.latest.items()},
-            [self.frames[row].copy() for row in index],
-            self.collision[index].copy(),
-            [dict(self.timings_ms[row]) for row in index],
-        )
 
 
 class ExploreCore:
@@ -95,7 +51,7 @@ class ExploreCore:
             self.world = World(self.model, num_worlds, memory=config.memory, threads=config.threads)
             if config.prompt is not None:
                 self._prompt = embed_prompts(self.model, config.prompt, 1)[0]  # [L, D]
-        self.actions = make_actions(config.action_mode)
+        self.actions = make_actions(config.action_mode, stop_action=config.stops)
         self.observation_space: gym.Space[Any] = observation_space(config.observations, self.model)
         settings, hw = self.model.config, self.model.latent_hw
         shapes: dict[str, tuple[int, ...]] = {
@@ -105,7 +61,7 @@ class ExploreCore:
             "coverage": (1,),
             "latents": (self.model.codec.channels, *hw),
         }
-        self.episodes = Episodes.empty(num_worlds, shapes)
+        self.episodes = Episodes.empty(num_worlds, shapes, self.world.device)
         self._stats: tuple[list[int], list[int]] = ([0] * num_worlds, [0] * num_worlds)
 
     @property
@@ -133,11 +89,23 @@ class ExploreCore:
         Raises:
             StateError: If the present place is to be kept and there is none.
             FileFormatError: If a saved world cannot be opened.
+
+        Whatever is raised, the worlds are then as they were before.
         """
+        before = self.snapshot(rows)
+        try:
+            self._start(rows, seeds, options)
+        except BaseException:
+            self.world.restore(before[0], self._mask(rows))
+            self.episodes.put(sorted(rows), before[1])
+            self._count()
+            raise
+
+    def _start(self, rows: Sequence[int], seeds: Sequence[int], options: StartOptions) -> None:
         rngs = [np.random.default_rng(seed) for seed in seeds]
         noise_seeds = [int(rng.integers(2**31)) for rng in rngs]
         if options.world is not None:
-            self.open(options.world, rows)
+            self._load(options.world, rows)
             return
         if options.keep_world:
             self._check_begun(rows, "options['keep_world']")
@@ -149,7 +117,7 @@ class ExploreCore:
             )
         for row, seed in zip(rows, seeds, strict=True):
             self.episodes.seeds[row] = seed
-            self.episodes.collision[row] = False
+            self.episodes.collision[row] = self.episodes.ended[row] = False
 
     @with_own_torch_state
     def advance(self, rows: Sequence[int], actions: Array) -> tuple[Array, Array]:
@@ -163,9 +131,11 @@ class ExploreCore:
             Rewards float64 [B] (newly seen square metres) and terminations bool [B], nought for other worlds.
 
         Raises:
-            StateError: If a world has not begun.
+            StateError: If a world has not begun, or its episode has ended.
         """
         self._check_begun(rows, "step")
+        if self.episodes.ended[list(rows)].any():
+            raise StateError("step needs a running episode, got one that has ended: call reset first")
         chosen = self._mask(rows)
         index = list(rows)
         here = self.world.cam2world.cpu()  # [B, 4, 4]
@@ -173,18 +143,19 @@ class ExploreCore:
         there[index] = self.actions.targets(here[index], actions[index])
         stopped = torch.zeros(self.num_worlds, dtype=torch.bool, device="cpu")
         began = time.perf_counter()
-        if self.config.collide:
-            share = free_share(self.world, here, there, chosen, CollisionConfig())  # [B]
+        if self.config.collides:
+            share = self._free_share(here, there, chosen)  # [B]
             moved = here[:, :3, 3] + share[:, None].float() * (there[:, :3, 3] - here[:, :3, 3])
             stopped = share < 1.0
             there[stopped, :3, 3] = moved[stopped]
-        extra = {"collide": 1000.0 * (time.perf_counter() - began)} if self.config.collide else {}
+        extra = {"collide": 1000.0 * (time.perf_counter() - began)} if self.config.collides else {}
         segment = self.world.step(self._path(here, there, rows), decode=self.config.decodes, worlds=chosen)
         self.episodes.collision[index] = stopped.numpy()[index]
         self._show(rows, segment, extra)
-        rewards = segment.new_area.cpu().double().numpy()
+        rewards = self._rewards(rows, segment)
         ends = np.zeros(self.num_worlds, np.bool_)
         ends[index] = self.actions.stops(actions[index])
+        self.episodes.ended[index] = ends[index]
         return rewards, ends
 
     def observation(self, row: int) -> dict[str, Array]:
@@ -222,18 +193,15 @@ class ExploreCore:
             "coverage": float(told.latest["coverage"][row, 0]),
             "depth": told.latest["depth"][row].tolist(),
         }
+        if self.config.version > 0:
+            extra["paid"] = told.paid[row]
         self.world.save(folder, row, extra)
 
     @with_own_torch_state
     def open(self, folder: Path | str, rows: Sequence[int]) -> None:
         """Open a saved world in the place of some of these, see `World.load`."""
-        before = self.world.snapshot(self._mask([rows[0]]))
         extra = self.world.load(folder, rows[0])
-        try:
-            self._show_saved(rows, extra, folder)
-        except Exception:
-            self.world.restore(before, self._mask([rows[0]]))
-            raise
+        self._show_saved(rows, extra, folder)
         state = self.world.snapshot(self._mask([rows[0]]))
         for row in rows[1:]:
             self.world.restore(state, self._mask([row]))
@@ -288,6 +256,9 @@ class ExploreCore:
             segment = self.world.reset(images, poses, lenses, seeds, told, self._mask(some), prompt)
             self.episodes.first_pose[some] = poses[some]
             self._show(some, segment, {})
+            for row in some:
+                self.episodes.paid[row] = nothing_paid(self.world.device)
+            self._rewards(some, segment)  # a start earns nothing, and what it shows is never paid for
 
     def _go_back(self, rows: Sequence[int], noise_seeds: Sequence[int], pose: Tensor | None) -> None:
         poses = self.episodes.first_pose.clone()
@@ -295,7 +266,9 @@ class ExploreCore:
             poses[list(rows)] = pose
         for row, seed in zip(rows, noise_seeds, strict=True):
             self.world.seeds[row] = seed
-        self._show(rows, self.world.restart(poses, self.config.decodes, self._mask(rows)), {})
+        segment = self.world.restart(poses, self.config.decodes, self._mask(rows))
+        self._show(rows, segment, {})
+        self._rewards(rows, segment)
 
     def _path(self, here: Tensor, there: Tensor, rows: Sequence[int]) -> Tensor:
         """Cameras [B, T, 4, 4] on the way, the last one at its end."""
@@ -337,16 +310,43 @@ class ExploreCore:
             check_pose("first_cam2world", first)
             coverage = np.float32(extra.get("coverage", 0.0))
             depth = np.asarray(extra.get("depth", np.zeros(shape)), dtype=np.float32).reshape(shape)
+            paid = check_account(extra.get("paid", nothing_paid(pose.device))).to(self.world.device)
         except (TypeError, ValueError) as error:
             raise FileFormatError(
                 f"{folder} must hold a world that an environment can open: {error}"
             ) from error
         for row in rows:
-            told.seeds[row], told.first_pose[row], told.collision[row] = seed or 0, first, False
+            told.seeds[row], told.first_pose[row], told.paid[row] = seed or 0, first, paid
+            told.collision[row] = told.ended[row] = False
             told.latest["cam2world"][row], told.latest["coverage"][row] = as_array(pose), coverage
             told.latest["depth"][row], told.latest["latents"][row] = depth, as_array(latents[0, 0])
             told.latest["rgb"][row], told.frames[row] = frame[0, -1], frame[0].copy()
             told.timings_ms[row] = {}
+            if "paid" not in extra and self.config.version > 0:  # saved by v0, which keeps no account
+                flat = torch.from_numpy(depth).to(self.world.device)[None]
+                self._pay(row, flat, torch.zeros_like(flat).expand(1, 2, *shape), pose.to(flat.device)[None])
+
+    def _free_share(self, here: Tensor, there: Tensor, chosen: Tensor) -> Tensor:
+        if self.config.version == 0:
+            return free_share(self.world, here, there, chosen, CollisionConfig())
+        return swept_share(self.world, here, there, chosen, BodyConfig())
+
+    def _rewards(self, rows: Sequence[int], segment: Segment) -> Array:
+        """What a segment earns, float64 [B]; from v1 on, its surface counts as paid for."""
+        if self.config.version == 0:
+            earned: Array = segment.new_area.cpu().double().numpy()
+            return earned
+        earned = np.zeros(self.num_worlds)
+        for row in rows:
+            earned[row] = self._pay(row, segment.depth[row], segment.offset[row], segment.cam2world[row])
+        return earned
+
+    def _pay(self, row: int, depth: Tensor, offset: Tensor, cam2world: Tensor) -> float:
+        """Count the surface that a world's views show as paid for; what it earns."""
+        cells = rescale_intrinsics(self.world.intrinsics[row], 1.0 / self.model.codec.spatial_stride)
+        view, config = (depth, offset, cam2world, cells), RewardConfig()
+        area, self.episodes.paid[row] = pay(self.episodes.paid[row], *view, config)
+        return area - config.step_cost
 
     def _count(self) -> None:
         stats = self.world.memory.stats()

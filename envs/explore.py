@@ -13,7 +13,7 @@ from gymnasium.utils import seeding
 
 from mirage_sim.envs.config import RENDER_MODES, ExploreConfig, available_render_modes
 from mirage_sim.envs.core import ExploreCore
-from mirage_sim.envs.starts import parse_options
+from mirage_sim.envs.starts import check_seed, parse_options
 from mirage_sim.envs.window import Window
 from mirage_sim.errors import StateError
 from mirage_sim.model.world_model import WorldModel
@@ -124,7 +124,7 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
             FileFormatError: If the model cannot be read.
             StateError: If `render_mode` is "human" and there is no display.
         """
-        self.config = ExploreConfig(
+        config = ExploreConfig(
             world_model,
             device,
             action_mode,
@@ -136,7 +136,11 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
             model_settings,
             threads,
         )
-        self._set_core(ExploreCore(self.config, 1))
+        self._open(config)
+
+    def _open(self, config: ExploreConfig) -> None:
+        self.config = config
+        self._set_core(ExploreCore(config, 1))
 
     def _set_core(self, core: ExploreCore) -> None:
         self.core = core
@@ -157,17 +161,20 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
         """Begin an episode, see "Starting State".
 
         Args:
-            seed: Decides place, pose and everything that will be imagined; drawn if `None`.
+            seed: Any integer from 0 on; decides place, pose and everything that will be imagined. Drawn if
+                `None`.
             options: Where to begin.
 
         Returns:
             Observation and info.
 
         Raises:
-            InputError: If an option is unknown or wrong; nothing has changed then.
+            InputError: If the seed or an option is unknown or wrong; nothing has changed then.
+            InputTypeError: If one has a wrong type.
             StateError: If the present place is to be kept and there is none.
             FileFormatError: If a saved world cannot be opened.
         """
+        seed = None if seed is None else check_seed("seed", seed)
         start = parse_options(options, self.core.model)
         rng, rng_seed = seeding.np_random(seed) if seed is not None else (copy.deepcopy(self.np_random), None)
         self.core.start([0], [draw_seed(rng) if seed is None else seed], start)
@@ -188,7 +195,7 @@ class ExploreEnv(gym.Env[dict[str, Array], Any]):
         Raises:
             InputError: If the action has a wrong shape or value; nothing has changed then.
             InputTypeError: If it is no number of the right kind.
-            StateError: Before the first reset.
+            StateError: Before the first reset, or once the action stop has ended the episode.
         """
         parsed = self.core.actions.parse("action", action, ())
         rewards, ends = self.core.advance([0], parsed)

@@ -69,6 +69,27 @@ class FirstFrame:
     intrinsics: Tensor
 
 
+def check_seed(name: str, seed: Any) -> int:
+    """Check a seed, which may have any number of digits.
+
+    Args:
+        name: Argument name for messages.
+        seed: As given.
+
+    Returns:
+        The seed as Python's integer.
+
+    Raises:
+        InputTypeError: If it is no integer.
+        InputError: If it is negative.
+    """
+    if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer):
+        raise InputTypeError(f"{name} must be an integer, got {seed!r}")
+    if seed < 0:
+        raise InputError(f"{name} must be at least 0, got {seed}")
+    return int(seed)
+
+
 def parse_options(options: Mapping[str, Any] | None, model: WorldModel) -> StartOptions:
     """Check reset options.
 
@@ -116,7 +137,9 @@ def parse_options(options: Mapping[str, Any] | None, model: WorldModel) -> Start
         cam2world=_matrix("cam2world", given["cam2world"], 4) if "cam2world" in given else None,
         intrinsics=_matrix("intrinsics", given["intrinsics"], 3) if "intrinsics" in given else None,
         world=_folder(given["world"]) if "world" in given else None,
-        scene_seed=_seed(given["scene_seed"]) if "scene_seed" in given else None,
+        scene_seed=check_seed("options['scene_seed']", given["scene_seed"])
+        if "scene_seed" in given
+        else None,
         prompt=_prompt(given["prompt"]) if "prompt" in given else None,
     )
 
@@ -181,11 +204,3 @@ def _prompt(prompt: Any) -> str | Path:
     if not isinstance(prompt, str | Path):
         raise InputTypeError(f"options['prompt'] must be a text or a Path, got {type(prompt).__name__}")
     return prompt
-
-
-def _seed(seed: Any) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise InputTypeError(f"options['scene_seed'] must be an integer, got {seed!r}")
-    if seed < 0:
-        raise InputError(f"options['scene_seed'] must be at least 0, got {seed}")
-    return int(seed)

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from mirage_sim.envs.config import RENDER_MODES, ExploreConfig, available_render_modes
 from mirage_sim.envs.core import ExploreCore
 from mirage_sim.envs.explore import RENDER_FPS, draw_seed
-from mirage_sim.envs.starts import StartOptions, parse_options
+from mirage_sim.envs.starts import StartOptions, check_seed, parse_options
 from mirage_sim.envs.window import Window
 from mirage_sim.errors import InputError, InputTypeError, StateError, check_shape
 from mirage_sim.model.world_model import WorldModel
@@ -79,17 +79,7 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             FileFormatError: If the model cannot be read.
             StateError: If `render_mode` is "human" and there is no display.
         """
-        for name, value in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
-            if name == "max_episode_steps" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
-        try:
-            self.autoreset_mode = AutoresetMode(autoreset_mode)
-        except ValueError as error:
-            modes = [mode.value for mode in AutoresetMode]
-            raise InputError(f"autoreset_mode must be one of {modes}, got {autoreset_mode!r}") from error
-        self.config = ExploreConfig(
+        config = ExploreConfig(
             world_model,
             device,
             action_mode,
@@ -101,8 +91,27 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             model_settings,
             threads,
         )
-        self.max_episode_steps = max_episode_steps
-        self._set_core(ExploreCore(self.config, int(num_envs)))
+        self._open(config, num_envs, max_episode_steps, autoreset_mode)
+
+    def _open(
+        self,
+        config: ExploreConfig,
+        num_envs: int,
+        max_episode_steps: int | None,
+        autoreset_mode: str | AutoresetMode,
+    ) -> None:
+        for name, value in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
+            if name == "max_episode_steps" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+        try:
+            self.autoreset_mode = AutoresetMode(autoreset_mode)
+        except ValueError as error:
+            modes = [mode.value for mode in AutoresetMode]
+            raise InputError(f"autoreset_mode must be one of {modes}, got {autoreset_mode!r}") from error
+        self.config, self.max_episode_steps = config, max_episode_steps
+        self._set_core(ExploreCore(config, int(num_envs)))
 
     def _set_core(self, core: ExploreCore) -> None:
         self.core, self.num_envs = core, core.num_worlds
@@ -144,7 +153,7 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         """Begin episodes.
 
         Args:
-            seed: One number s for s, s + 1, …, or one for each world.
+            seed: One integer s from 0 on for s, s + 1, …, or one for each world, `None` to go on drawing.
             options: `reset_mask` bool [N] for a partial reset, and options of `ExploreEnv.reset`.
 
         Returns:
@@ -158,8 +167,8 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         given = dict(options) if isinstance(options, dict) else options
         mask = given.pop("reset_mask", None) if isinstance(given, dict) else None
         rows = list(range(self.num_envs)) if mask is None else self._rows(mask)
-        start = parse_options(given, self.core.model)
-        self._start(rows, self._seeds(seed), start)
+        start, seeds = parse_options(given, self.core.model), self._seeds(seed)
+        self._start(rows, seeds, start)
         infos: dict[str, Any] = {}
         for row in rows:
             infos = self._add_info(infos, self.core.info(row), row)
@@ -286,12 +295,21 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
         if seed is None:
             return [None] * self.num_envs
-        if isinstance(seed, int | np.integer):
-            return [int(seed) + row for row in range(self.num_envs)]
-        seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise InputError(f"seed must hold {self.num_envs} numbers, got {len(seeds)}")
-        return seeds
+        if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str | bytes):
+            first = check_seed("seed", seed)
+            return [first + row for row in range(self.num_envs)]
+        if np.ndim(seed) != 1 or len(seed) != self.num_envs:
+            raise InputError(f"seed must hold {self.num_envs} numbers, got {len(seed)}")
+        return [None if one is None else check_seed(f"seed[{row}]", one) for row, one in enumerate(seed)]
+
+    def _add_info(
+        self, vector_infos: dict[str, Any], env_info: dict[str, Any], env_num: int
+    ) -> dict[str, Any]:
+        """As Gymnasium does it; seeds of more than 64 bits make an array of Python's integers."""
+        if env_info.get("seed") is not None and env_info["seed"] >= 2**63:
+            held = vector_infos.get("seed", np.zeros(self.num_envs))
+            vector_infos = {**vector_infos, "seed": held.astype(np.object_)}
+        return super()._add_info(vector_infos, env_info, env_num)
 
     def _rows(self, mask: Any) -> list[int]:
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:

@@ -12,7 +12,7 @@ OUT = Path("out/01_make_and_step")
 
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
-    env = gym.make("Mirage/Explore-v0")
+    env = gym.make("Mirage/Explore-v1")
     observation, info = env.reset(seed=0)
     frames = [observation["rgb"]]
     for step in range(15):
@@ -22,7 +22,7 @@ def main() -> None:
         observation, reward, _, _, info = env.step(action)
         frames.append(observation["rgb"])
         parts = ", ".join(f"{name} {value:.0f} ms" for name, value in info["timings_ms"].items())
-        print(f"step {step}: new surface {reward:.2f} m², remembered {info['coverage']:.0%} ({parts})")
+        print(f"step {step}: reward {reward:.2f}, remembered {info['coverage']:.0%} ({parts})")
     env.close()
     print(f"wrote {write_png(OUT / 'walk.png', contact_sheet(frames))}")
 

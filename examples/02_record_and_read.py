@@ -16,7 +16,7 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     path = OUT / "walks.hdf5"
     path.unlink(missing_ok=True)
-    env = RecordHDF5(gym.make("Mirage/Explore-v0", max_episode_steps=12), path)
+    env = RecordHDF5(gym.make("Mirage/Explore-v1", max_episode_steps=12), path)
     agent = make_agent("frontier", env)
     for seed in range(2):
         observation, info = env.reset(seed=seed)

@@ -14,7 +14,7 @@ STEPS = 24
 
 
 def walk(memory: bool) -> list[np.ndarray]:
-    env = gym.make("Mirage/Explore-v0", memory=memory)
+    env = gym.make("Mirage/Explore-v1", memory=memory)
     observation, info = env.reset(seed=4)
     agent = make_agent("yaw_return", env, steps=STEPS, degrees=90.0)
     agent.reset(observation, info)

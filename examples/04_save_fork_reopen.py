@@ -22,7 +22,7 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     folder = OUT / "place"
     shutil.rmtree(folder, ignore_errors=True)
-    env = gym.make("Mirage/Explore-v0")
+    env = gym.make("Mirage/Explore-v1")
     env.reset(seed=7)
     go(env, AHEAD, 3)
     place = env.unwrapped
@@ -31,7 +31,7 @@ def main() -> None:
     one, other = place.fork(), place.fork()
     turned, walked = go(one, LEFT, 5), go(other, AHEAD, 5)
 
-    fresh = gym.make("Mirage/Explore-v0")
+    fresh = gym.make("Mirage/Explore-v1")
     fresh.reset(options={"world": str(folder)})
     again = go(fresh, LEFT, 5)
     alike = all(np.array_equal(first, second) for first, second in zip(turned, again, strict=True))

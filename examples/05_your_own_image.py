@@ -46,7 +46,7 @@ def first_view(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
-    env = gym.make("Mirage/Explore-v0")
+    env = gym.make("Mirage/Explore-v1")
     size = env.observation_space["rgb"].shape[0]
     image, depth, intrinsics = first_view(size)
     known = depth[depth > 0]

@@ -31,7 +31,12 @@ class AppendedTokens(StoredMemory):
 
     @torch.no_grad()
     def read(
-        self, cam2world: Tensor, intrinsics: Tensor, hw: tuple[int, int], worlds: Tensor | None = None
+        self,
+        cam2world: Tensor,
+        intrinsics: Tensor,
+        hw: tuple[int, int],
+        worlds: Tensor | None = None,
+        touch: bool = True,
     ) -> MemoryRead:
         """Show in every cell the nearest token, of equals the oldest.
 
@@ -40,6 +45,7 @@ class AppendedTokens(StoredMemory):
             intrinsics: In cells, [B, T, 3, 3].
             hw: Rows and columns of cells.
             worlds: bool [B], worlds to read; others give nothing.
+            touch: Not looked at: no read leaves a trace.
 
         Returns:
             The read; where a token fell, its scale and its direction are not told (0).
@@ -47,6 +53,7 @@ class AppendedTokens(StoredMemory):
         Raises:
             InputError: If a shape is wrong or a value is not finite.
         """
+        del touch
         check_cameras(cam2world, intrinsics, self.num_worlds)
         chosen = world_mask(worlds, self.num_worlds, self.device)
         shape = (self.config.channels, *hw)

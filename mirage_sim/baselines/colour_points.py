@@ -94,7 +94,12 @@ class ColourPoints(StoredMemory):
 
     @torch.no_grad()
     def read(
-        self, cam2world: Tensor, intrinsics: Tensor, hw: tuple[int, int], worlds: Tensor | None = None
+        self,
+        cam2world: Tensor,
+        intrinsics: Tensor,
+        hw: tuple[int, int],
+        worlds: Tensor | None = None,
+        touch: bool = True,
     ) -> MemoryRead:
         """Draw the points for target cameras and encode the pictures.
 
@@ -103,6 +108,7 @@ class ColourPoints(StoredMemory):
             intrinsics: In cells, [B, T, 3, 3].
             hw: Rows and columns of cells.
             worlds: bool [B], worlds to read; others give nothing.
+            touch: Not looked at: no read leaves a trace.
 
         Returns:
             The read. `log_scale` is minus half the log of the share of a cell's pixels that a point fell
@@ -112,6 +118,7 @@ class ColourPoints(StoredMemory):
         Raises:
             InputError: If a shape is wrong, a value is not finite, or the codec compresses time.
         """
+        del touch
         if self.codec.temporal_stride != 1:
             raise InputError(f"codec must not compress time, got a stride of {self.codec.temporal_stride}")
         check_cameras(cam2world, intrinsics, self.num_worlds)

@@ -38,10 +38,15 @@ class RetrievedFrames(StoredMemory):
         super().__init__(num_worlds, device)
 
     def read(
-        self, cam2world: Tensor, intrinsics: Tensor, hw: tuple[int, int], worlds: Tensor | None = None
+        self,
+        cam2world: Tensor,
+        intrinsics: Tensor,
+        hw: tuple[int, int],
+        worlds: Tensor | None = None,
+        touch: bool = True,
     ) -> MemoryRead:
         """Know nothing: frames have no place in space."""
-        del worlds
+        del worlds, touch
         check_cameras(cam2world, intrinsics, self.num_worlds)
         shape = (self.config.channels, *hw)
         return MemoryRead.nothing(self.num_worlds, cam2world.shape[1], shape, self.device)
@@ -55,6 +60,7 @@ class RetrievedFrames(StoredMemory):
         count: int,
         voxel: float = 0.1,
         threshold: float = 0.04,
+        worlds: Tensor | None = None,  # [B]
     ) -> References:
         """Choose the frames that see most of what the target's field of view holds.
 
@@ -65,6 +71,7 @@ class RetrievedFrames(StoredMemory):
             count: Number of references wanted.
             voxel: Not looked at.
             threshold: Least share of the target's field of view.
+            worlds: bool [B], worlds that need references; all if `None`. Others get none.
 
         Returns:
             The references, the later one first among equals.
@@ -74,10 +81,9 @@ class RetrievedFrames(StoredMemory):
         kept = max(len(store["tokens"]) for store in self.stores)
         views = self._views(kept, intrinsics, hw)
         overlap = torch.zeros(self.num_worlds, kept, device=self.device, dtype=torch.float32)
-        for row, store in enumerate(self.stores):
-            planes = torch.tensor(DEPTHS, device=self.device, dtype=torch.float32)[:, None, None].expand(
-                -1, *hw
-            )  # [D, h, w]
+        for row in world_mask(worlds, self.num_worlds, self.device).nonzero().flatten().tolist():
+            store = self.stores[row]
+            planes = torch.tensor(DEPTHS, device=self.device, dtype=???)[:, None, None].expand(-1, *hw)  # [D, h, w]
             camera = cam2world[row].expand(len(DEPTHS), 4, 4), intrinsics[row].expand(len(DEPTHS), 3, 3)
             points = unproject(planes, *camera).flatten(0, 2)  # [D*h*w, 3]
             for place, pose in enumerate(store["cam2world"]):

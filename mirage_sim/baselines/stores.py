@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mirage_sim.errors import InputError
-from mirage_sim.memory import MemoryRead, MemoryStats, References
+from mirage_sim.memory import MemoryRead, MemoryStats, References, SurfacePatches
 from mirage_sim.memory.checks import world_list, world_mask, world_pairs
 
 Store = dict[str, Tensor]
@@ -60,15 +60,23 @@ class StoredMemory:
         count: int,
         voxel: float = 0.1,
         threshold: float = 0.04,
+        worlds: Tensor | None = None,
     ) -> References:
         """Choose none."""
-        del intrinsics, voxel, threshold
+        del intrinsics, voxel, threshold, worlds
         place = torch.zeros(self.num_worlds, count, dtype=torch.int64, device=cam2world.device)
         return References(
             torch.zeros(self.num_worlds, 0, 1, *hw, device=cam2world.device, dtype=torch.float32),
             place,
             place > 0,
         )
+
+    def patches(self, world: int) -> SurfacePatches:
+        """Give the points that one world holds, of no size and without a direction; none without places."""
+        positions = self.stores[world].get(
+            "positions", torch.zeros(0, 3, device=self.device, dtype=torch.float32)
+        )
+        return SurfacePatches(positions, torch.zeros_like(positions[:, 0]), torch.zeros_like(positions))
 
     def reset(self, worlds: Tensor | None = None) -> None:
         """Forget everything about some worlds."""

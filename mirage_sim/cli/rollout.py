@@ -39,7 +39,7 @@ IMAGE_KEY = "rgb"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mirage-sim rollout`."""
-    parser.add_argument("--env", default="Mirage/Explore-v0", help="environment id (default: %(default)s)")
+    parser.add_argument("--env", default="Mirage/Explore-v1", help="environment id (default: %(default)s)")
     parser.add_argument(
         "--world-model", default="embedded", help='"embedded" or a folder (default: %(default)s)'
     )
@@ -154,9 +154,10 @@ def check_env_args(env_id: str, env_kwargs: Mapping[str, Any]) -> None:
     """
     import gymnasium as gym
 
-    from mirage_sim.envs.config import ExploreConfig
+    from mirage_sim.envs.config import ExploreConfig, ExploreConfigV1
 
-    ours = {field.name for field in fields(ExploreConfig)}
+    kind = ExploreConfig if env_id.endswith("-v0") else ExploreConfigV1
+    ours = {field.name for field in fields(kind)}
     theirs = set(inspect.signature(gym.make).parameters) - {"id", "kwargs"}
     unknown = sorted(set(env_kwargs) - ours - theirs)
     if unknown:
@@ -165,7 +166,7 @@ def check_env_args(env_id: str, env_kwargs: Mapping[str, Any]) -> None:
         raise InputError(
             f"--env-arg must name arguments of {env_id}: {sorted(ours)}, got {unknown[0]}{meant}"
         )
-    config = ExploreConfig(**{name: value for name, value in env_kwargs.items() if name in ours})
+    config = kind(**{name: value for name, value in env_kwargs.items() if name in ours})
     check_world_model("world_model", str(config.world_model))
     check_device_name("device", config.device)
 

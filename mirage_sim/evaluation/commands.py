@@ -21,6 +21,7 @@ from mirage_sim.evaluation.config import (
     AblationsConfig,
     ConsistencyConfig,
     DepthConfig,
+    ExploreRunConfig,
     FramesConfig,
     LoopConfig,
     MovingConfig,
@@ -149,6 +150,23 @@ def _trajectories_options(parser: Parser) -> None:
     _number(parser, "--seed", 0, "of walks and noise")
 
 
+def _explore_options(parser: Parser) -> None:
+    defaults = ExploreRunConfig()
+    _number(parser, "--worlds", defaults.worlds, "flats, by index")
+    parser.add_argument(
+        "--split", choices=sorted(SPLITS), default=defaults.split, help="(default: %(default)s)"
+    )
+    _number(parser, "--seed", defaults.seed, "of starts, noise and random actions")
+    _number(parser, "--steps", defaults.steps, "steps of a walk, and of turning in place")
+    _number(parser, "--random-steps", defaults.random_steps, "random actions in each flat")
+    parser.add_argument("--no-collide", action="store_true", help="let the agent pass through everything")
+
+
+def _explore_config(args: Args) -> ExploreRunConfig:
+    numbers = (args.split, args.worlds, args.seed, args.steps, args.random_steps)
+    return ExploreRunConfig(*numbers, collide=not args.no_collide)
+
+
 def _worlds(args: Args, steps: int = WorldsConfig.steps) -> WorldsConfig:
     return WorldsConfig(args.split, args.worlds, args.seed, steps)
 
@@ -172,6 +190,12 @@ def _run_depth(model: WorldModel, config: DepthConfig, args: Args) -> Result:
     from mirage_sim.evaluation.depth import evaluate_depth
 
     return evaluate_depth(model, config)
+
+
+def _run_explore(model: WorldModel, config: ExploreRunConfig, args: Args) -> Result:
+    from mirage_sim.evaluation.explore import evaluate_explore
+
+    return evaluate_explore(model, config)
 
 
 def _run_consistency(model: WorldModel, config: ConsistencyConfig, args: Args) -> Result:
@@ -240,6 +264,12 @@ EVALUATIONS = {
         "what filters keep out of the memory where things move",
         _moving_options,
         lambda args: MovingConfig(args.split, args.worlds, args.steps, seed=args.seed),
+    ),
+    "explore": Evaluation(
+        "what exploring earns, and whether surfaces hold the agent",
+        _explore_options,
+        _explore_config,
+        _run_explore,
     ),
     "trajectories": Evaluation(
         "along camera files of RealEstate10K's format, and back",

@@ -327,6 +327,34 @@ class MovingConfig:
 
 
 @dataclass(frozen=True)
+class ExploreRunConfig:
+    """What is measured.
+
+    Attributes:
+        split: Whose flats.
+        worlds: Number of flats.
+        seed: Of starts, noise and random actions.
+        steps: Steps of a walk, and of turning in place.
+        random_steps: Random actions in each flat.
+        collide: Whether the agent is stopped; without, the judges must find crossings.
+    """
+
+    split: str = "train"
+    worlds: int = 16
+    seed: int = 0
+    steps: int = 40
+    random_steps: int = 63
+    collide: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        first_seeds(self.split, self.worlds)
+        for name in ("steps", "random_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class TrajectoriesConfig:
     """What is evaluated.
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from mirage_sim.memory.results import MemoryRead, MemoryStats, References, WriteReport
+from mirage_sim.memory.results import MemoryRead, MemoryStats, References, SurfacePatches, WriteReport
 
 
 class Memory(Protocol):
@@ -21,9 +21,14 @@ class Memory(Protocol):
     """Whether a write needs the decoded pictures and depths in pixels."""
 
     def read(
-        self, cam2world: Tensor, intrinsics: Tensor, hw: tuple[int, int], worlds: Tensor | None = None
+        self,
+        cam2world: Tensor,
+        intrinsics: Tensor,
+        hw: tuple[int, int],
+        worlds: Tensor | None = None,
+        touch: bool = True,
     ) -> MemoryRead:
-        """Tell what is known of the views to come."""
+        """Tell what is known of the views to come; without `touch`, the memory is left just as it was."""
         ...
 
     def recall(self, read: MemoryRead, cam2world: Tensor) -> MemoryRead:
@@ -38,8 +43,13 @@ class Memory(Protocol):
         count: int,
         voxel: float = 0.1,
         threshold: float = 0.04,
+        worlds: Tensor | None = None,
     ) -> References:
-        """Choose earlier views for the generator to look at."""
+        """Choose earlier views for the generator to look at; the memory is left just as it was."""
+        ...
+
+    def patches(self, world: int) -> SurfacePatches:
+        """Give the surface that one world holds; this is no read and leaves no trace."""
         ...
 
     def write(

@@ -50,6 +50,21 @@ class MemoryRead:
 
 
 @dataclass(frozen=True)
+class SurfacePatches:
+    """Where one world's memory holds surface, as patches that face the view in which they were written.
+
+    Attributes:
+        positions: World positions of their centres `[N, 3]` in metres.
+        footprint: Their width and height `[N]` in metres.
+        view_dir: Unit directions `[N, 3]` from the camera that saw them.
+    """
+
+    positions: Tensor
+    footprint: Tensor
+    view_dir: Tensor
+
+
+@dataclass(frozen=True)
 class References:
     """Earlier views for the generator to look at.
 

@@ -21,7 +21,7 @@ from mirage_sim.memory.entries import Entries
 from mirage_sim.memory.filters import fit_to_keep
 from mirage_sim.memory.keyframes import Keyframes, KeyframesConfig
 from mirage_sim.memory.overlap import select_references
-from mirage_sim.memory.results import MemoryRead, MemoryStats, References, WriteReport
+from mirage_sim.memory.results import MemoryRead, MemoryStats, References, SurfacePatches, WriteReport
 from mirage_sim.memory.store import load_state, save_state
 from mirage_sim.memory.surface import depth_slack, inside_surface
 from mirage_sim.memory.tokens import lift_tokens
@@ -66,6 +66,7 @@ class SpatialMemory:
         intrinsics: Tensor,  # [B, T, 3, 3]
         hw: tuple[int, int],
         worlds: Tensor | None = None,  # [B]
+        touch: bool = True,
     ) -> MemoryRead:
         """Read latent frames for target cameras, and note which entries were of use.
 
@@ -74,6 +75,8 @@ class SpatialMemory:
             intrinsics: Intrinsics `[B, T, 3, 3]` in latent cells.
             hw: Height and width of a latent frame in cells.
             worlds: Boolean `[B]`, worlds to read; others give nothing and are left as they are.
+            touch: Whether the read counts as use, which decides what leaves when the memory is full. A look
+                that generates nothing, such as a probe for collisions, does not.
 
         Returns:
             What the memory holds.
@@ -85,10 +88,11 @@ class SpatialMemory:
         """
         check_cameras(cam2world, intrinsics, self.num_worlds)
         chosen = world_mask(worlds, self.num_worlds, self.device)
-        self._clock += chosen
         cloud = self._entries.cloud(chosen)
         seen = splat(*cloud, cam2world, intrinsics, hw, self.config.depth_tolerance)
-        self._entries.touch(seen.index.flatten(1), self._clock)
+        if touch:
+            self._clock += chosen
+            self._entries.touch(seen.index.flatten(1), self._clock)
         latents = gather_tokens(self._entries.features, seen.index)
         return MemoryRead(latents, seen.mask, seen.depth, seen.offset, seen.log_scale, seen.view_cos)
 
@@ -131,8 +135,9 @@ class SpatialMemory:
         count: int,
         voxel: float = 0.1,
         threshold: float = 0.04,
+        worlds: Tensor | None = None,  # [B]
     ) -> References:
-        """Choose earlier views that saw the same place as the targets will.
+        """Choose earlier views that saw the same place as the targets will; this does not count as use.
 
         Args:
             cam2world: Target cameras `[B, 4, 4]`.
@@ -141,6 +146,7 @@ class SpatialMemory:
             count: Number of references wanted.
             voxel: Edge in metres of the voxels by whose overlap they are chosen.
             threshold: Least overlap of a reference.
+            worlds: Boolean `[B]`, worlds that need references; all if left out. Others may get none.
 
         Returns:
             The references, best first.
@@ -152,8 +158,21 @@ class SpatialMemory:
         """
         check_shape("cam2world", cam2world, [self.num_worlds, 4, 4])
         check_shape("intrinsics", intrinsics, [self.num_worlds, 3, 3])
-        target = self.read(cam2world[:, None], intrinsics[:, None], hw)
+        target = self.read(cam2world[:, None], intrinsics[:, None], hw, worlds, touch=False)
         return select_references(target, self.keyframes.views, cam2world, intrinsics, count, voxel, threshold)
+
+    def patches(self, world: int) -> SurfacePatches:
+        """Give the surface that one world holds; this is no read and leaves no trace.
+
+        Args:
+            world: Which one.
+
+        Returns:
+            One patch for each entry, the oldest first.
+        """
+        positions, _, footprint, view_dir = self._entries.cloud()
+        used = self._entries.used[world]
+        return SurfacePatches(positions[world, :used], footprint[world, :used], view_dir[world, :used])
 
     @torch.no_grad()
     def write(

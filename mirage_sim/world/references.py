@@ -56,5 +56,7 @@ def choose_references(
     if not config.memory or count == 0:
         return [(torch.arange(len(index), device=index.device, dtype=torch.int64), None)]
     camera = (views.cam2world[:, -1], views.intrinsics[:, -1], hw)
-    found = memory.references(*camera, count, config.reference_voxel, config.reference_overlap)
+    worlds = torch.zeros(memory.num_worlds, dtype=torch.bool, device=index.device)
+    worlds[index] = True
+    found = memory.references(*camera, count, config.reference_voxel, config.reference_overlap, worlds)
     return group_references(found, index)

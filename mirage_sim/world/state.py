@@ -108,7 +108,7 @@ class WorldState:
 
         Args:
             folder: Made if missing.
-            about: What JSON can hold: model, settings, extras.
+            about: What JSON can hold: model, settings, extras; extras may also hold tensors by name.
 
         Raises:
             OSError: If it cannot be written; an earlier save there stays whole.
@@ -116,7 +116,10 @@ class WorldState:
         tensors = {f"memory.{name}": value for name, value in self.memory.state_dict().items()}
         tensors |= {f"context.{name}": value for name, value in vars(self.context).items()}
         tensors["seeds"] = torch.tensor(self.seeds, dtype=torch.int64, device="cpu")
-        save_state(folder, KIND, tensors, about)
+        extra = about.get("extra", {})
+        tensors |= {f"extra.{name}": value for name, value in extra.items() if isinstance(value, Tensor)}
+        plain = {name: value for name, value in extra.items() if not isinstance(value, Tensor)}
+        save_state(folder, KIND, tensors, {**about, "extra": plain})
 
     @classmethod
     def load(
@@ -148,4 +151,5 @@ class WorldState:
             seeds: list[int] = tensors["seeds"].tolist()
         except (TypeError, ValueError, KeyError) as error:
             raise FileFormatError(f"{folder} must hold a world of this model, got {error}") from error
+        about["extra"] = {**about.get("extra", {}), **part("extra")}
         return cls(memory, context, seeds), about

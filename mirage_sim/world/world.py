@@ -287,7 +287,7 @@ class World:
         Args:
             folder: Made if missing.
             world: Which one.
-            extra: Anything that JSON can hold, given back by `load`.
+            extra: Anything that JSON can hold, and tensors by name, given back by `load`; tensors on the CPU.
 
         Raises:
             InputError: If there is no such world.
@@ -395,6 +395,7 @@ class World:
             frames=pictures,
             latents=whole(latents),
             depth=whole(torch.where(self.model.config.memory.is_sky(depth), 0.0, depth)),
+            offset=whole(read.offset),
             known=known,
             coverage=known.float().mean(dim=(2, 3)),
             new_area=new_area,
