@@ -83,7 +83,7 @@ def pay(
     Returns:
         Square metres, and the account after it.
     """
-    shares = (torch.arange(LEVELS + 1, device=account.device, dtype=torch.int64) - 0.5).clamp(
+    shares = (torch.arange(LEVELS + 1, device=account.device, dtype=torch.float32) - 0.5).clamp(
         min=0.0
     ) / LEVELS  # by level + 1
     worth = 0.0
@@ -150,7 +150,7 @@ def surface_samples(
     depths = torch.stack(_corners(torch.where(known_depth(depth), depth, torch.nan)))  # [4, h - 1, w - 1]
     flat = depths.amax(dim=0) <= config.steepest * depths.amin(dim=0)  # false where one is unknown
     normals = torch.nn.functional.normalize(torch.linalg.cross(d - a, c - b, dim=-1), dim=-1)
-    share = (torch.arange(split, device=depth.device, dtype=torch.int64) + 0.5) / split  # [s]
+    share = (torch.arange(split, device=depth.device, dtype=torch.float32) + 0.5) / split  # [s]
     down, along = share[:, None, None, None, None], share[None, :, None, None, None]
     top, bottom = a + along * (b - a), c + along * (d - c)  # [1, s, h - 1, w - 1, 3]
     points = top + down * (bottom - top)  # [s, s, h - 1, w - 1, 3]

@@ -83,7 +83,9 @@ class RetrievedFrames(StoredMemory):
         overlap = torch.zeros(self.num_worlds, kept, device=self.device, dtype=torch.float32)
         for row in world_mask(worlds, self.num_worlds, self.device).nonzero().flatten().tolist():
             store = self.stores[row]
-            planes = torch.tensor(DEPTHS, device=self.device, dtype=???)[:, None, None].expand(-1, *hw)  # [D, h, w]
+            planes = torch.tensor(DEPTHS, device=self.device, dtype=torch.float32)[:, None, None].expand(
+                -1, *hw
+            )  # [D, h, w]
             camera = cam2world[row].expand(len(DEPTHS), 4, 4), intrinsics[row].expand(len(DEPTHS), 3, 3)
             points = unproject(planes, *camera).flatten(0, 2)  # [D*h*w, 3]
             for place, pose in enumerate(store["cam2world"]):
