@@ -197,8 +197,7 @@ class ExploreCore:
             extra["paid"] = told.paid[row]
         self.world.save(folder, row, extra)
 
-    @with_own_torch_state
-    def open(self, folder: Path | str, rows: Sequence[int]) -> None:
+    def _load(self, folder: Path | str, rows: Sequence[int]) -> None:
         """Open a saved world in the place of some of these, see `World.load`."""
         extra = self.world.load(folder, rows[0])
         self._show_saved(rows, extra, folder)
