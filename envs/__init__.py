@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mirage_sim.lazy import lazy_names
+from mirage_sim.threads import is_worker, wait_passively
 
 if TYPE_CHECKING:
     from mirage_sim.envs.explore import ExploreEnv
@@ -20,3 +21,6 @@ __getattr__, __dir__ = lazy_names(
         "ExploreVectorEnvV1": "mirage_sim.envs.explore_v1",
     },
 )
+
+if is_worker():
+    wait_passively()  # torch is not imported yet: this is the last moment to say how its threads wait

@@ -157,12 +157,18 @@ def step_and_tell(env: gym.Env, sender: multiprocessing.connection.Connection) -
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [({}, "0"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    [({}, "None 0"), ({"GOMP_SPINCOUNT": "7"}, "7 7"), ({"OMP_WAIT_POLICY": "active"}, "None None")],
 )
-def test_own_processes_wait_passively_unless_the_user_chose(before: dict[str, str], after: str) -> None:
+def test_workers_wait_passively_unless_the_user_chose(before: dict[str, str], after: str) -> None:
     script = (
-        "import os\nfrom mirage_sim.threads import wait_passively\n"
-        "wait_passively()\nprint(os.environ.get('GOMP_SPINCOUNT'))"
+        "import multiprocessing, os\n"
+        "def look():\n"
+        "    import mirage_sim.envs\n"
+        "    return os.environ.get('GOMP_SPINCOUNT')\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('fork').Pool(1) as pool:\n"
+        "        inside = pool.apply(look)\n"
+        "    print(look(), inside)"
     )
     environment = {name: value for name, value in os.environ.items() if name not in threads.WAIT_VARIABLES}
     done = subprocess.run(
