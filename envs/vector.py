@@ -295,7 +295,7 @@ class ExploreVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str | bytes):
             first = check_seed("seed", seed)
             return [first + row for row in range(self.num_envs)]
-        if np.ndim(seed) != 1 or len(seed) != self.num_envs:
+        if len(seed) != self.num_envs:
             raise InputError(f"seed must hold {self.num_envs} numbers, got {len(seed)}")
         return [None if one is None else check_seed(f"seed[{row}]", one) for row, one in enumerate(seed)]
 
