@@ -162,14 +162,7 @@ class SpatialMemory:
         return select_references(target, self.keyframes.views, cam2world, intrinsics, count, voxel, threshold)
 
     def patches(self, world: int) -> SurfacePatches:
-        """Give the surface that one world holds; this is no read and leaves no trace.
-
-        Args:
-            world: Which one.
-
-        Returns:
-            One patch for each entry, the oldest first.
-        """
+        """Give the surface that one world holds, the oldest first; this is no read and leaves no trace."""
         positions, _, footprint, view_dir = self._entries.cloud()
         used = self._entries.used[world]
         return SurfacePatches(positions[world, :used], footprint[world, :used], view_dir[world, :used])
