@@ -6,7 +6,8 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mirage_sim.errors import FileFormatError, InputError, reason
@@ -109,6 +110,30 @@ def check_folder(argument: str, path: Path) -> None:
         raise FileFormatError(f"{argument} must be a folder, got {path}, which does not exist")
     if not path.is_dir():
         raise FileFormatError(f"{argument} must be a folder, got {path}, which is a file")
+
+
+@contextmanager
+def made_for(argument: str, path: Path) -> Iterator[None]:
+    """Make a folder for results, and remove it again if the block fails and leaves it empty.
+
+    Args:
+        argument: Name for the message.
+        path: What came.
+
+    Raises:
+        InputError: If it cannot be made or written.
+    """
+    there = [each for each in (path, *path.parents) if path_exists(each)]
+    make_folder(argument, path)
+    try:
+        yield
+    except BaseException:
+        for each in (path, *path.parents):
+            if each in there:
+                break
+            with suppress(OSError):
+                each.rmdir()
+        raise
 
 
 def make_folder(argument: str, path: Path) -> Path:

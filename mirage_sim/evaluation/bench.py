@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mirage_sim.arguments import check_at_least
+from mirage_sim.arguments import check_at_least, made_for
 from mirage_sim.evaluation.bench_config import (
     PRESETS,
     CountsConfig,
@@ -167,16 +167,17 @@ def run(args: Args) -> Result:
         check_at_least("--threads", args.threads, 1)
     config = CONFIGS[args.bench](args)
     check_model_options(args)
-    import torch
+    with made_for("--out", args.out):
+        import torch
 
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    began = time.perf_counter()
-    whole = args.bench == "step" or (args.bench == "memory" and config.preset == "embedded")
-    model = load_model(args) if whole else None
-    result, table = RUNS[args.bench](config, model, args)
-    seconds = time.perf_counter() - began
-    return finish(f"bench {args.bench}", args, config, model, result, table, seconds)
+        if args.threads is not None:
+            torch.set_num_threads(args.threads)
+        began = time.perf_counter()
+        whole = args.bench == "step" or (args.bench == "memory" and config.preset == "embedded")
+        model = load_model(args) if whole else None
+        result, table = RUNS[args.bench](config, model, args)
+        seconds = time.perf_counter() - began
+        return finish(f"bench {args.bench}", args, config, model, result, table, seconds)
 
 
 def _run_step(config: StepBenchConfig, model: Any, args: Args) -> tuple[Result, str]:

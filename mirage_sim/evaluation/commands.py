@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mirage_sim.arguments import check_folder
+from mirage_sim.arguments import check_folder, made_for
 from mirage_sim.evaluation.config import (
     ALL_WAYS,
     LABELS,
@@ -305,13 +305,14 @@ def run(args: Args) -> Result:
     evaluation = EVALUATIONS[args.evaluation]
     config = evaluation.config(args)
     check_model_options(args)
-    began = time.perf_counter()
-    model = load_model(args)
-    run_it = evaluation.run or _whole(args.evaluation)
-    result = run_it(model, config, args)
-    seconds = time.perf_counter() - began
-    table = _table(args.evaluation)(result)
-    return finish(f"eval {args.evaluation}", args, config, model, result, table, seconds)
+    with made_for("--out", args.out):
+        began = time.perf_counter()
+        model = load_model(args)
+        run_it = evaluation.run or _whole(args.evaluation)
+        result = run_it(model, config, args)
+        seconds = time.perf_counter() - began
+        table = _table(args.evaluation)(result)
+        return finish(f"eval {args.evaluation}", args, config, model, result, table, seconds)
 
 
 def _whole(name: str) -> Callable[[WorldModel, Any, Args], Result]:

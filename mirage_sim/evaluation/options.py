@@ -12,7 +12,6 @@ from mirage_sim.arguments import (
     check_at_least,
     check_device_name,
     check_world_model,
-    make_folder,
 )
 from mirage_sim.model.config import SamplerConfig
 from mirage_sim.scenes.splits import SPLITS
@@ -75,13 +74,13 @@ def add_sampling_options(parser: argparse.ArgumentParser, *step_names: str) -> N
 
 
 def check_model_options(args: argparse.Namespace) -> None:
-    """Check what the options of this module gave, and make the folder of the results.
+    """Check what the options of this module gave.
 
     Args:
         args: Parsed.
 
     Raises:
-        InputError: If a number is out of its range, no device has such a name, or the folder cannot be made.
+        InputError: If a number is out of its range, or no device has such a name.
         FileFormatError: If there is no such world model.
     """
     if hasattr(args, "world_model"):
@@ -98,7 +97,6 @@ def check_model_options(args: argparse.Namespace) -> None:
         for name in ("references", "glimpses"):
             if getattr(args, name) is not None:
                 check_at_least(f"--{name}", getattr(args, name), 0)
-    make_folder("--out", args.out)
 
 
 def load_model(args: argparse.Namespace) -> WorldModel:

@@ -107,14 +107,19 @@ def _realism(figures: Figures) -> str:
     return markdown(header, rows)
 
 
-def _walk(figures: Figures) -> str:
-    rows = []
-    for aim in figures["aims"]:
-        bounds = ([f"≥ {aim['low']:g}"] if aim["low"] is not None else []) + (
-            [f"≤ {aim['high']:g}"] if aim["high"] is not None else []
-        )
-        rows.append([aim["name"], show(aim["value"]), ", ".join(bounds)])
-    return markdown(["1,000 steps: through one flat and back, twice", "measured", "aim"], rows)
+def _aims(title: str) -> Callable[[Figures], str]:
+    """Lay out what was aimed at beside what was measured."""
+
+    def table(figures: Figures) -> str:
+        rows = []
+        for aim in figures["aims"]:
+            bounds = ([f"≥ {aim['low']:g}"] if aim["low"] is not None else []) + (
+                [f"≤ {aim['high']:g}"] if aim["high"] is not None else []
+            )
+            rows.append([aim["name"], show(aim["value"]), ", ".join(bounds)])
+        return markdown([title, "measured", "aim"], rows)
+
+    return table
 
 
 def _step(figures: Figures) -> str:
@@ -259,7 +264,8 @@ TABLES: dict[str, tuple[str, Callable[[Figures], str]]] = {
         ),
     ),
     "realism": ("eval-realism", _realism),
-    "walk": ("eval-walk", _walk),
+    "walk": ("eval-walk", _aims("1,000 steps: through one flat and back, twice")),
+    "explore": ("eval-explore", _aims("Explore-v1")),
     "codec": ("eval-codec", _codec),
     "depth": ("eval-depth", _depth),
     "step": ("bench-step", _step),

@@ -47,8 +47,8 @@ def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     real, imaginary = heads[..., 0::2], heads[..., 1::2]  # [B, S, heads, d / 2]
     cos, sin = cos[..., 0::2], sin[..., 0::2]
-    turned = torch.stack((real * cos - imaginary * sin, real * sin + imaginary * cos), dim=-1)
-    return turned.flatten(-2).to(heads.dtype)
+    turned = (real * cos - imaginary * sin).to(heads.dtype), (real * sin + imaginary * cos).to(heads.dtype)
+    return torch.stack(turned, dim=-1).flatten(-2)
 
 
 class Attention(nn.Module):
@@ -192,7 +192,8 @@ class Block(nn.Module):
         table = self.scale_shift_table.unsqueeze(0) + time.float()  # [B, S, 6, D]
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.unbind(dim=2)
         normed = (self.norm1(hidden.float()) * (1 + scale) + shift).type_as(hidden)
-        hidden = (hidden.float() + self.attn1(normed, None, rotary) * gate).type_as(hidden)
+        attended = self.attn1(normed, None, rotary)
+        hidden = (hidden.float() + attended * gate).type_as(hidden)
         normed = self.norm2(hidden.float()).type_as(hidden)
         hidden = hidden + self.attn2(normed, context)
         normed = (self.norm3(hidden.float()) * (1 + ffn_scale) + ffn_shift).type_as(hidden)

@@ -78,7 +78,7 @@ def test_an_earlier_rollout_is_replaced_only_when_asked(run: Run, model_folder: 
         (("--seed", -5), "--seed must be at least 0, got -5"),
         (("--env", "Nowhere-v0"), "--env must be a registered environment"),
         (("--env-arg", "memory"), "--env-arg must be NAME=VALUE, got 'memory'"),
-        (("--env-arg", "colour=red"), "--env-arg must name arguments of Mirage/Explore-v0"),
+        (("--env-arg", "colour=red"), "--env-arg must name arguments of Mirage/Explore-v1"),
         (("--env-arg", "action_mode=fly"), "action_mode must be one of"),
         (("--world-model", "/nowhere"), "'/nowhere', which does not exist"),
         (("--device", "abacus"), "device must be"),
