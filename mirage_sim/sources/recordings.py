@@ -95,7 +95,7 @@ class RecordingsSource:
             if self.image not in keys or "cam2world" not in keys or lens is None:
                 raise FileFormatError(
                     f"{reader.path} must hold {self.image}, cam2world and intrinsics of {episode}, got {keys}"
-                    + (" without intrinsics" if lens is None else "")
+                    + (", without intrinsics" if lens is None else "")
                 )
             pictures = reader.frames(episode, self.image, rows)
             cam2world = reader.frames(episode, "cam2world", rows).astype(np.float32)
