@@ -73,9 +73,7 @@ class World:
             raise InputError(f"num_worlds must be at least 1, got {num_worlds}")
         self.model = model
         self.config = config if config is not None else WorldConfig(memory=memory)
-        self.num_worlds = num_worlds
-        self.device = model.device
-        self.threads = check_threads(threads)
+        self.num_worlds, self.device, self.threads = num_worlds, model.device, check_threads(threads)
         spatial: Callable[[int], Memory] = partial(SpatialMemory, model.config.memory, device=self.device)
         self._make_memory = make_memory if make_memory is not None else spatial
         self.seeds = [0] * num_worlds
@@ -153,7 +151,7 @@ class World:
             self.seeds[row] = start.seeds[row]
         self.memory.reset(chosen)
         self._context.put(index, Context.beginning(still, pose, lens, prompt))
-        read = self._nothing(len(rows), 1)
+        read = MemoryRead.nothing(len(rows), 1, self.model.latent_shape, self.device)
         return self._finish(latents, read, depth, trusted, views, chosen, clock, made, True, (frames, known))
 
     @with_own_torch_state
@@ -348,14 +346,12 @@ class World:
         every[index] = intrinsics
         return spread_views(poses, every, index, self.model.codec.spatial_stride)
 
-    def _nothing(self, worlds: int, frames: int) -> MemoryRead:
-        return MemoryRead.nothing(worlds, frames, self.model.latent_shape, self.device)
-
     @torch.inference_mode()
     def _read(self, views: Views, index: Tensor, chosen: Tensor) -> tuple[MemoryRead, MemoryRead]:
         """What the chosen worlds' memories know, and the same with glimpses from the same cameras."""
         if not self.config.memory:
-            nothing = self._nothing(len(index), views.cam2world.shape[1])
+            frames = views.cam2world.shape[1]
+            nothing = MemoryRead.nothing(len(index), frames, self.model.latent_shape, self.device)
             return nothing, nothing
         read = self.memory.read(*views, self.model.latent_hw, chosen)
         both = (read, self.memory.recall(read, views.cam2world))
