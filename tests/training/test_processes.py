@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.full_size import write_full_size
@@ -48,7 +49,10 @@ def test_whole_and_divided_weights_learn_the_same(tmp_path: Path) -> None:
             assert len(list(kept.glob("*.safetensors"))) == (2 if options else 1)
         whole, parts = (load_file(tmp_path / out / f"{name}.safetensors") for out in ("whole", "parts"))
         assert whole.keys() == parts.keys()
-        assert max(float((whole[key] - parts[key]).abs().max()) for key in whole) < 1e-6
+        apart = torch.cat([(whole[key] - parts[key]).abs().flatten() for key in whole])
+        # Adam divides by a gradient's size, so rounding shows where a gradient is close to 0.
+        assert float((apart > 1e-6).float().mean()) < 0.02
+        assert float(apart.max()) < 1e-4
         learnt = (
             "vace_blocks.0.after_proj.weight" if stage == "branch" else next(k for k in whole if "_B." in k)
         )
