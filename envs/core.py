@@ -45,12 +45,16 @@ class ExploreCore:
             num_worlds: Number of worlds B.
         """
         self.config, self.num_worlds, self.threads = config, num_worlds, config.threads
-        self._prompt = None
         with own_torch_state(self.threads):
-            self.model = shared_model(config.world_model, config.device, config.model_settings)
-            self.world = World(self.model, num_worlds, memory=config.memory, threads=config.threads)
-            if config.prompt is not None:
-                self._prompt = embed_prompts(self.model, config.prompt, 1)[0]  # [L, D]
+            self._make()
+
+    def _make(self) -> None:
+        config = self.config
+        self.model = shared_model(config.world_model, config.device, config.model_settings)
+        self.world = World(self.model, self.num_worlds, memory=config.memory, threads=config.threads)
+        self._prompt = None
+        if config.prompt is not None:
+            self._prompt = embed_prompts(self.model, config.prompt, 1)[0]  # [L, D]
         self.actions = make_actions(config.action_mode, stop_action=config.stops)
         self.observation_space: gym.Space[Any] = observation_space(config.observations, self.model)
         settings, hw = self.model.config, self.model.latent_hw
@@ -61,8 +65,8 @@ class ExploreCore:
             "coverage": (1,),
             "latents": (self.model.codec.channels, *hw),
         }
-        self.episodes = Episodes.empty(num_worlds, shapes, self.world.device)
-        self._stats: tuple[list[int], list[int]] = ([0] * num_worlds, [0] * num_worlds)
+        self.episodes = Episodes.empty(self.num_worlds, shapes, self.world.device)
+        self._stats: tuple[list[int], list[int]] = ([0] * self.num_worlds, [0] * self.num_worlds)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -92,7 +96,7 @@ class ExploreCore:
 
         Whatever is raised, the worlds are then as they were before.
         """
-        before = self.snapshot(rows)
+        before = self.snapshot(sorted(rows))
         try:
             self._start(rows, seeds, options)
         except BaseException:

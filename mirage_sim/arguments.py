@@ -47,7 +47,7 @@ def check_device_name(argument: str, value: str) -> None:
     Raises:
         InputError: If it has not.
     """
-    if not _DEVICE.fullmatch(value):
+    if not isinstance(value, str) or not _DEVICE.fullmatch(value):
         raise InputError(f'{argument} must be "cpu", "cuda" or "cuda:N", got {value!r}')
 
 

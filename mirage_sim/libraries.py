@@ -30,6 +30,8 @@ def from_library(module: str, name: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except Exception as error:
         top = module.partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and error.name == top:
+            raise LibraryError(f"{top} is needed here and is not installed") from error
         origin = _origin(error)
         broken = _broken_package(origin) or top
         where = f"{top} needs {broken}, which" if broken != top else top

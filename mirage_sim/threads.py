@@ -15,7 +15,13 @@ WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """Environment variables that say how idle threads of OpenMP wait; read once, when torch is imported."""
 
 _CGROUP = Path("/sys/fs/cgroup")
-_forked = False
+
+
+def _was_forked() -> bool:
+    """Whether this process inherited torch from the one that forked it, as far as can be told."""
+    process = multiprocessing.current_process()
+    method = getattr(process, "_start_method", None) or multiprocessing.get_start_method(allow_none=True)
+    return "torch" in sys.modules and is_worker() and method == "fork"
 
 
 @cache
@@ -144,5 +150,6 @@ def _mark_forked() -> None:
     _forked = "torch" in sys.modules
 
 
+_forked = _was_forked()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_mark_forked)

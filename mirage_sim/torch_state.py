@@ -1,7 +1,8 @@
 """Torch's process-wide state: what a user's program sets does not reach our computations, nor ours theirs.
 
 Default dtype and device, autocast, grad mode, inference mode and the number of threads are set for the time
-of a call and put back after it. Deterministic algorithms need no fence: they change nothing that we compute.
+of a call and put back after it. Deterministic algorithms need no fence on a CPU, where they change nothing
+that we compute; what a CUDA device does with them is left to the user, as are TF32 and torch's back ends.
 """
 
 from __future__ import annotations

@@ -155,6 +155,23 @@ def step_and_tell(env: gym.Env, sender: multiprocessing.connection.Connection) -
         sender.send(str(error))
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_is_noticed_where_the_package_is_first_imported_in_the_child() -> None:
+    script = (
+        "import multiprocessing, torch\n"
+        "def look():\n"
+        "    from mirage_sim.threads import threads_to_use\n"
+        "    try:\n"
+        "        return threads_to_use(2, 2)\n"
+        "    except RuntimeError as error:\n"
+        "        return str(error)\n"
+        "with multiprocessing.get_context('fork').Pool(1) as pool:\n"
+        "    print(pool.apply(look))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 'context="spawn"' in done.stdout
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [({}, "None 0"), ({"GOMP_SPINCOUNT": "7"}, "7 7"), ({"OMP_WAIT_POLICY": "active"}, "None None")],

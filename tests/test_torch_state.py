@@ -13,6 +13,8 @@ import torch
 
 import mirage_sim
 from mirage_sim.checkpoints import load_world_model
+from mirage_sim.envs import ExploreEnv, ExploreEnvV1, ExploreVectorEnv
+from mirage_sim.errors import StateError
 from mirage_sim.geometry import from_yaw_pitch, make_intrinsics
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.torch_state import own_torch_state
@@ -238,3 +240,35 @@ def test_every_new_tensor_names_its_dtype_and_device() -> None:
 def called(node: ast.AST) -> str:
     """Name of what is called, with what it belongs to; nothing for what is no call."""
     return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_an_environment_made_in_a_state_works_outside_it(model: WorldModel, state: str) -> None:
+    def walk(env: ExploreEnv) -> list[bytes]:
+        image = {"image": IMAGE[0], "depth": DEPTH[0]}
+        seen = [env.reset(seed=1, options=image)[0], env.step(np.full(5, 0.5, np.float32))[0]]
+        return [observation["rgb"].tobytes() for observation in seen]
+
+    expected = walk(ExploreEnvV1(world_model=model))
+    with STATES[state]():
+        made, vector = ExploreEnvV1(world_model=model), ExploreVectorEnv(2, world_model=model)
+    assert walk(made) == expected
+    with STATES[state]():
+        assert walk(made) == expected
+    vector.reset(seed=1, options={"image": IMAGE[0], "depth": DEPTH[0]})
+    vector.step(np.zeros((2, 5), np.float32))
+
+
+def test_a_step_that_breaks_off_while_writing_asks_for_a_reset(
+    model: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, world = digest(begin(model)), begin(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(world.memory), "write", fail)
+        with pytest.raises(RuntimeError, match="no memory left"):
+            world.step(TURNED[:, None], worlds=torch.tensor([False, True]))
+    with pytest.raises(StateError, match="call reset first"):
+        world.step(TURNED[:, None])
+    world.step(TURNED[:, None], worlds=torch.tensor([True, False]))
+    world.reset(IMAGE, STARTS, seeds=[3, 4], depth=DEPTH)
+    assert digest(world) == expected

@@ -111,7 +111,7 @@ def _show(reader: HDF5Reader, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check(reader: HDF5Reader, args: argparse.Namespace) -> dict[str, Any]:
-    """Live through all episodes again, in order, since one may go on where the last one ended."""
+    """Simulate all episodes again, in order, since one may go on where the last one ended."""
     from tqdm import tqdm
 
     differences: list[str] = []
@@ -142,7 +142,8 @@ def _open_recorded(reader: HDF5Reader, args: argparse.Namespace) -> gym.Env[Any,
         kwargs["world_model"] = args.world_model
     if args.device is not None:
         kwargs["device"] = args.device
-    if "threads" in reader.attrs:  # their number decides the last bits
+    ours = described["env_name"].startswith("Mirage/")
+    if ours and "threads" in reader.attrs:  # their number decides the last bits
         kwargs["threads"] = int(reader.attrs["threads"])
     try:
         limit = json.loads(reader.attrs["env_spec"])["max_episode_steps"]

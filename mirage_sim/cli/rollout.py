@@ -21,7 +21,7 @@ from mirage_sim.arguments import (
     check_device_name,
     check_positive,
     check_world_model,
-    make_folder,
+    made_for,
     similar,
 )
 from mirage_sim.errors import InputError, MirageError, RecordingError
@@ -85,16 +85,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.env.split(":")[-1].startswith("Mirage/"):
         env_kwargs = {"world_model": args.world_model, "device": args.device, **env_kwargs}
         check_env_args(args.env, env_kwargs)
-    recording = make_folder("--out", args.out) / RECORDING
+    recording = args.out / RECORDING
     if recording.exists() and not args.overwrite:
         raise RecordingError(
             f"--out must be a folder without {RECORDING}, got {args.out}; --overwrite replaces it"
         )
-    env = open_env(args.env, max_episode_steps=args.steps, **env_kwargs)
-    with contextlib.closing(env):
-        figures = _walk(env, args, recording)
-    figures["files"] = {"recording": str(recording), **make_pictures(recording, args.out, args.fps)}
-    return figures
+    with made_for("--out", args.out):
+        env = open_env(args.env, max_episode_steps=args.steps, **env_kwargs)
+        with contextlib.closing(env):
+            figures = _walk(env, args, recording)
+        figures["files"] = {"recording": str(recording), **make_pictures(recording, args.out, args.fps)}
+        return figures
 
 
 def parse_env_args(pairs: list[str]) -> dict[str, Any]:

@@ -17,14 +17,14 @@ except ImportError:  # Windows
 SWITCHES_PER_SECOND = 100.0
 """How often a second the system takes a core away in a crowded step; alone it is a few times."""
 STEPS = 10
-"""Crowded steps after which the user is warned, once in a process."""
+"""Crowded steps in a row after which the user is warned, once in a process."""
 
 _crowded_steps = 0
 
 
 @contextmanager
 def watch_crowding() -> Iterator[None]:
-    """Count steps in which the system often interrupted the threads, and warn once after `STEPS` of them.
+    """Count steps in which the system often interrupted the threads, and warn once after `STEPS` in a row.
 
     Threads of OpenMP wait for each other hundreds of times in a step. Where another process holds one of
     their cores, each wait may last a time slice: a step then takes up to thirty times as long.
@@ -36,13 +36,12 @@ def watch_crowding() -> Iterator[None]:
     switches, began = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()
     yield
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
-    if switches <= SWITCHES_PER_SECOND * (time.perf_counter() - began):
-        return
-    _crowded_steps += 1
+    crowded = switches > SWITCHES_PER_SECOND * (time.perf_counter() - began)
+    _crowded_steps = _crowded_steps + 1 if crowded else 0
     if _crowded_steps == STEPS:
         logging.getLogger(__name__).warning(
-            "Other processes use the cores on which mirage_sim computes with %d threads. They wait for "
-            "each other, which makes a step many times slower. Pass threads=1 to the environment or set "
+            "Other processes or threads use the cores on which mirage_sim computes with %d threads. They "
+            "wait for each other, which makes a step many times slower. Pass threads=1 to the environment or set "
             "OMP_NUM_THREADS=1. To keep several threads, set GOMP_SPINCOUNT=0: they then sleep while they "
             "wait. Both variables must be set before Python starts.",
             torch.get_num_threads(),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,15 @@ class Context:
         """Copies of the worlds in `index`."""
         return Context(**{name: value[index] for name, value in vars(self).items()})
 
+    @contextmanager
+    def changing(self, index: Tensor) -> Iterator[None]:
+        """Have worlds ask for a reset if their change in the block breaks off half-way."""
+        try:
+            yield
+        except BaseException:
+            self.started[index] = False
+            raise
+
     def put(self, index: Tensor, other: Context) -> None:
         """Replace the worlds in `index` by those of `other`."""
         for name, value in vars(self).items():
@@ -123,7 +133,11 @@ class WorldState:
 
     @classmethod
     def load(
-        cls, folder: Path | str, make_memory: Callable[[int], Memory], device: torch.device
+        cls,
+        folder: Path | str,
+        make_memory: Callable[[int], Memory],
+        device: torch.device,
+        model: tuple[str, str],
     ) -> tuple[WorldState, dict[str, Any]]:
         """Read what `save` wrote.
 
@@ -131,6 +145,7 @@ class WorldState:
             folder: Where it was saved.
             make_memory: Makes an empty memory for so many worlds, of the kind that was saved.
             device: Where the state goes.
+            model: Id and hash of the weights that the world must have been generated with.
 
         Returns:
             The state and what was said about it.
@@ -139,6 +154,9 @@ class WorldState:
             FileFormatError: If a file is missing, truncated, tampered with, or of another kind or version.
         """
         tensors, about = load_state(folder, KIND)
+        theirs = (about.get("model_id"), about.get("weights_sha256"))
+        if theirs != model:
+            raise FileFormatError(f"{folder} must hold a world of model {model}, got one of {theirs}")
 
         def part(name: str) -> dict[str, Tensor]:
             prefix = name + "."

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mirage_sim.arrays import own_floats
-from mirage_sim.errors import FileFormatError, InputError, StateError, check_shape
+from mirage_sim.errors import InputError, StateError, check_shape
 from mirage_sim.geometry import check_pose
 from mirage_sim.memory import Memory, MemoryRead, SpatialMemory
 from mirage_sim.memory.checks import world_mask
@@ -149,10 +149,12 @@ class World:
         clock.lap("decode")
         for row in rows:
             self.seeds[row] = start.seeds[row]
-        self.memory.reset(chosen)
-        self._context.put(index, Context.beginning(still, pose, lens, prompt))
         read = MemoryRead.nothing(len(rows), 1, self.model.latent_shape, self.device)
-        return self._finish(latents, read, depth, trusted, views, chosen, clock, made, True, (frames, known))
+        with self._context.changing(index):
+            self.memory.reset(chosen)
+            self._context.put(index, Context.beginning(still, pose, lens, prompt))
+            seen = frames, known
+            return self._finish(latents, read, depth, trusted, views, chosen, clock, made, True, seen)
 
     @with_own_torch_state
     @watch_crowding()
@@ -197,8 +199,9 @@ class World:
         clock.lap("decode")
         depth, trusted = perceive_depth(self.model, latents, read, geometry, pictures, context.intrinsics)
         clock.lap("depth")
-        segment = self._finish(latents, read, depth, trusted, views, chosen, clock, made, decode)
-        self._context.push(index, latents, poses)
+        with self._context.changing(index):
+            segment = self._finish(latents, read, depth, trusted, views, chosen, clock, made, decode)
+            self._context.push(index, latents, poses)
         return segment
 
     @with_own_torch_state
@@ -230,7 +233,8 @@ class World:
         try:
             return self.step(given[:, None].expand(-1, self.segment_length, -1, -1), decode, worlds)
         except BaseException:
-            self._context.put(index, context)
+            if bool(self._context.started[index].all()):
+                self._context.put(index, context)
             raise
 
     @with_own_torch_state
@@ -294,12 +298,8 @@ class World:
         """
         mask = self._one(world)
         self._check_started(mask.nonzero().flatten(), "save")
-        about = {
-            "model_id": self.model.config.model_id,
-            "weights_sha256": self.model.weights_hash,
-            "memory": self.config.memory,
-            "extra": extra or {},
-        }
+        model = {"model_id": self.model.config.model_id, "weights_sha256": self.model.weights_hash}
+        about = {**model, "memory": self.config.memory, "extra": extra or {}}
         self.snapshot(mask).save(folder, about)
 
     @with_own_torch_state
@@ -318,11 +318,8 @@ class World:
             FileFormatError: If the folder is damaged or belongs to another model.
         """
         mask = self._one(world)
-        state, about = WorldState.load(folder, self._make_memory, self.device)
-        ours = (self.model.config.model_id, self.model.weights_hash)
-        theirs = (about.get("model_id"), about.get("weights_sha256"))
-        if ours != theirs:
-            raise FileFormatError(f"{folder} must hold a world of model {ours}, got one of {theirs}")
+        model = (self.model.config.model_id, self.model.weights_hash)
+        state, about = WorldState.load(folder, self._make_memory, self.device, model)
         self.restore(state, mask)
         extra: dict[str, Any] = about["extra"]
         return extra

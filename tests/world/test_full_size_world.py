@@ -11,6 +11,7 @@ import torch
 from mirage_sim.checkpoints import load_world_model
 from mirage_sim.errors import InputError, InputTypeError
 from mirage_sim.geometry import from_yaw_pitch, yaw_sweep
+from mirage_sim.memory import MemoryRead
 from mirage_sim.model.condition import published_condition
 from mirage_sim.model.world_model import WorldModel
 from mirage_sim.text import save_embeddings
@@ -107,7 +108,7 @@ def test_the_constant_is_the_codec_of_white(model):
     white = model.codec.encode(torch.ones(1, 1 + 4 * 4, 3, 32, 64))[0].float()
     assert torch.equal(model.constant(5), white)
     assert model.constant(5) is model.constant(5)
-    nothing = World(model)._nothing(1, 5)
+    nothing = MemoryRead.nothing(1, 5, model.latent_shape, model.device)
     told = published_condition(nothing, model.constant(5))
     assert (told[:, :, :4] == 0).all()
     assert torch.equal(told[0, :, 4:], white)
