@@ -101,7 +101,7 @@ def free_of_patches(
     )
     margin = torch.stack((half[near].clamp(max=config.thickness), torch.zeros_like(half[near])), -1)
     margin = margin + config.radius  # [M, 2]
-    # What stands beside the body; the rest is overhead, and met once the body has grown up to it.
+    # Patches beside the body stop it at once, patches overhead only if it rises to them.
     above = places[near, 2] - height  # [M]
     beside = places[near, 2] <= max(config.head, height)
     # What the body touches already is left as much room as it has now, before the patch or else beside it.

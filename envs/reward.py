@@ -20,7 +20,7 @@ from mirage_sim.memory.overlap import voxel_numbers
 
 LEVEL_BITS = 3
 LEVELS = 1 << LEVEL_BITS
-"""Steps of nearness that are told apart."""
+"""Number of levels of nearness."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RewardConfig:
 
     Attributes:
         reach: Metres from the camera within which surface counts.
-        voxel: Edge in metres of the voxels that tell places apart; each pays one of its faces at most.
+        voxel: Edge of a voxel in metres; each voxel pays one of its faces at most.
         step_cost: Square metres that a step costs.
         steepest: Neighbouring cells lie on one surface if the larger depth is at most this much of the other.
         finest: Samples along a side of the patch between four cells, at most.

@@ -129,8 +129,8 @@ def _plain(name: str, tensor: Tensor) -> Array:
 def _check_dense(name: str, tensor: Tensor) -> None:
     strided = str(tensor.layout) == "torch.strided" and not tensor.is_nested
     if not strided or tensor.is_quantized or tensor.device.type == "meta":
-        told = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
-        raise InputTypeError(f"{name} must be a dense tensor with values, got {told}")
+        came = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
+        raise InputTypeError(f"{name} must be a dense tensor with values, got {came}")
 
 
 def _check_unmasked(name: str, value: Any) -> None:

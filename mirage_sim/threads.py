@@ -18,7 +18,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def _was_forked() -> bool:
-    """Whether this process inherited torch from the one that forked it, as far as can be told."""
+    """Whether this process inherited torch from the one that forked it, as far as can be known."""
     process = multiprocessing.current_process()
     method = getattr(process, "_start_method", None) or multiprocessing.get_start_method(allow_none=True)
     return "torch" in sys.modules and is_worker() and method == "fork"

@@ -1,7 +1,7 @@
-"""Scales: what the products of published adapters are multiplied by, and how that goes into their tensors.
+"""Scales of published adapters: the factor of each low-rank product, read and folded into its tensors.
 
-peft and diffusers tell it beside the tensors (`adapter_config.json`, or the metadata of the file), kohya's
-trainers as a tensor `alpha` of every layer; without either the product is added as it is.
+peft and diffusers store it beside the tensors (`adapter_config.json`, or the metadata of the file), kohya's
+trainers as a tensor `alpha` for every layer. Without either the factor is 1.
 
 Source: conventions of peft 0.21, diffusers 0.42 and kohya's trainers.
 """
@@ -25,11 +25,11 @@ PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 PEFT_CONFIG = "adapter_config.json"
 DIFFUSERS_KEY = "lora_adapter_metadata"
 _PLAIN = {"use_dora": False, "alpha_pattern": {}, "bias": "none", "lora_bias": False}
-"""What a configuration must say where it says it: anything else computes something else."""
+"""Settings of peft's configuration that must have these values, if present; others define other layers."""
 
 
 def adapter_scales(path: Path, stored: Mapping[str, Tensor]) -> dict[str, float]:
-    """Find what every adapter of a file is multiplied by.
+    """Return the scale of every adapter of a file.
 
     Args:
         path: The file.
@@ -39,8 +39,8 @@ def adapter_scales(path: Path, stored: Mapping[str, Tensor]) -> dict[str, float]
         Scales by module.
 
     Raises:
-        FileFormatError: If an alpha is no finite number, stands alone, or contradicts what is told beside the
-            tensors, or adapters are of a kind that computes something else.
+        FileFormatError: If an alpha is no finite number, if the file has both alphas and a configuration, or
+            if the adapters are of another kind, such as DoRA.
     """
     ranks = {
         name.removesuffix(".lora_A.weight"): tensor.shape[0]
@@ -55,13 +55,13 @@ def adapter_scales(path: Path, stored: Mapping[str, Tensor]) -> dict[str, float]
     bad = [name for name, alpha in alphas.items() if alpha.numel() != 1 or not bool(alpha.isfinite().all())]
     if bad:
         raise FileFormatError(f"{path} must hold one finite alpha for a layer, got others for {listed(bad)}")
-    told = _told_beside(path)
-    if alphas and told:
+    config = _read_config(path)
+    if alphas and config:
         raise FileFormatError(
-            f"{path} must tell scales in one way, got {len(alphas)} tensors of alpha and a configuration"
+            f"{path} must hold scales as alphas or in a configuration, got both ({len(alphas)} alphas)"
         )
-    if told:
-        return {module: _peft_scale(path, told, rank) for module, rank in ranks.items()}
+    if config:
+        return {module: _peft_scale(path, config, rank) for module, rank in ranks.items()}
     return {
         module: float(alphas[module]) / rank if module in alphas else 1.0 for module, rank in ranks.items()
     }
@@ -96,14 +96,14 @@ def scaled_adapters(
     return scaled
 
 
-def _told_beside(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     """Read peft's configuration of adapters, beside the file or in its metadata; empty if there is none.
 
     diffusers writes that of every network with the network's name in front, such as `transformer.r`.
     """
-    config = path.with_name(PEFT_CONFIG)
-    if path.name in PEFT_FILES and config.is_file():
-        return read_json(config)
+    beside = path.with_name(PEFT_CONFIG)
+    if path.name in PEFT_FILES and beside.is_file():
+        return read_json(beside)
     if path.suffix != ".safetensors":
         return {}
     try:
@@ -111,13 +111,15 @@ def _told_beside(path: Path) -> dict[str, Any]:
             values = json.loads((file.metadata() or {}).get(DIFFUSERS_KEY, "{}"))
         return {name.removeprefix("transformer."): value for name, value in dict(values).items()}
     except (OSError, SafetensorError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{path} must tell adapters in {DIFFUSERS_KEY}, got {error}") from error
+        raise FileFormatError(f"{path} must describe adapters in {DIFFUSERS_KEY}, got {error}") from error
 
 
-def _peft_scale(path: Path, told: Mapping[str, Any], rank: int) -> float:
-    other = {key: told[key] for key, plain in _PLAIN.items() if key in told and (told[key] or plain) != plain}
-    alpha = told.get("lora_alpha")
+def _peft_scale(path: Path, config: Mapping[str, Any], rank: int) -> float:
+    other = {
+        key: config[key] for key, plain in _PLAIN.items() if key in config and (config[key] or plain) != plain
+    }
+    alpha = config.get("lora_alpha")
     if other or isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         wanted = {key: _PLAIN[key] for key in other} | {"lora_alpha": "a number"}
         raise FileFormatError(f"{path} must be of adapters with {wanted}, got {other} and alpha {alpha!r}")
-    return alpha / math.sqrt(rank) if told.get("use_rslora") else alpha / rank
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank

@@ -205,13 +205,13 @@ def seen_windows(
     Returns:
         Their ends, (x, y) in the middle of the wall.
     """
-    lens = torch.as_tensor(intrinsics)
-    depth = scene.render(cam2world, lens, hw).depth
+    matrix = torch.as_tensor(intrinsics)
+    depth = scene.render(cam2world, matrix, hw).depth
     seen = []
     for room, wall, hole in _windows(scene):
         u = 0.75 * hole.u0 + 0.25 * hole.u1  # beside the bar in the middle
         pane = torch.tensor([[*room.wall_point(wall, u), (hole.v0 + hole.v1) / 2]])
-        where, distance = project(pane, cam2world, lens)
+        where, distance = project(pane, cam2world, matrix)
         column, row = (int(part) for part in where[0].floor().tolist())
         inside = 0 <= row < hw[0] and 0 <= column < hw[1] and float(distance[0]) > 0
         if inside and depth[row, column] == 0:

@@ -40,9 +40,9 @@ def watch_crowding() -> Iterator[None]:
     _crowded_steps = _crowded_steps + 1 if crowded else 0
     if _crowded_steps == STEPS:
         logging.getLogger(__name__).warning(
-            "Other processes or threads use the cores on which mirage_sim computes with %d threads. They "
-            "wait for each other, which makes a step many times slower. Pass threads=1 to the environment or set "
-            "OMP_NUM_THREADS=1. To keep several threads, set GOMP_SPINCOUNT=0: they then sleep while they "
-            "wait. Both variables must be set before Python starts.",
+            "Other processes or threads use the cores on which mirage_sim computes with %d threads. These "
+            "then wait for each other, and a step becomes many times slower. Pass threads=1 to the "
+            "environment or set OMP_NUM_THREADS=1. To keep several threads, set GOMP_SPINCOUNT=0: they sleep "
+            "while they wait. Both variables must be set before Python starts.",
             torch.get_num_threads(),
         )
