@@ -191,6 +191,7 @@ def broken_torchvision(tmp_path: Path) -> Path:
     return tmp_path / "site"
 
 
+@pytest.mark.slow
 def test_the_embedded_model_needs_neither_diffusers_nor_a_sound_torchvision(broken_torchvision: Path) -> None:
     paths = os.pathsep.join([str(broken_torchvision), os.environ.get("PYTHONPATH", "")])
     done = python(PROGRAM, PYTHONPATH=paths)
@@ -198,6 +199,7 @@ def test_the_embedded_model_needs_neither_diffusers_nor_a_sound_torchvision(brok
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_a_broken_torchvision_is_named_where_diffusers_is_needed(broken_torchvision: Path) -> None:
     paths = os.pathsep.join([str(broken_torchvision), os.environ.get("PYTHONPATH", "")])
     program = (
