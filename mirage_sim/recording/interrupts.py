@@ -42,7 +42,7 @@ class _Deferral:
     def __init__(self) -> None:
         present = {number: signal.getsignal(number) for number in _SIGNALS}
         self._handlers = {number: each for number, each in present.items() if callable(each)}
-        self._pending: dict[int, FrameType | None] = {}
+        self._pending: dict[signal.Signals, FrameType | None] = {}
         self._over = False
 
     def begin(self) -> None:
@@ -63,7 +63,7 @@ class _Deferral:
             while self._pending:
                 number = next(iter(self._pending))
                 frame = self._pending.pop(number)
-                _attempt(failures, self._handlers[signal.Signals(number)], number, frame)
+                _attempt(failures, self._handlers[number], number, frame)
         if failures:
             raise failures[0]
 
@@ -71,7 +71,7 @@ class _Deferral:
         if self._over:
             self._handlers[signal.Signals(number)](number, frame)
         else:
-            self._pending[number] = frame
+            self._pending[signal.Signals(number)] = frame
 
 
 def _attempt(failures: list[BaseException], call: Callable[..., Any], *arguments: Any) -> None:
