@@ -57,8 +57,8 @@ class HDF5Writer:
             env_args: Description of the environment with `env_name` (see `schema.make_env_args`).
             metadata: Attributes of `data`: numbers and text as they are, anything else as JSON.
             circumstances: What may decide the last bits, such as `threads` and `torch_version` (see
-                `schema.is_circumstance`). A new file holds them beside the metadata. Appended to a file that has
-                other ones, each new episode holds its own.
+                `schema.is_circumstance`). A new file holds them beside the metadata. Where a file that is
+                appended to has other ones, each new episode holds its own.
             mode: "x" makes a new file and refuses an existing one, "a" appends to one that may exist.
                 Appending needs the same `env_name` and the same value for each metadata key that is given.
             compression: "gzip" (default, read by every HDF5 tool), "lzf" (faster, needs h5py) or None.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -20,7 +18,6 @@ from gymnasium.vector import SyncVectorEnv
 
 from mirage_sim.errors import RecordingError, StateError
 from mirage_sim.recording import HDF5Reader, HDF5Writer, RecordHDF5, RecordHDF5Vector, episode_file, repair
-from mirage_sim.recording.interrupts import interrupts_deferred
 from tests.recording.samples import ENV_ARGS, check_episode, record
 
 ROOT = Path(__file__).parents[2]
@@ -321,81 +318,17 @@ def test_whatever_fails_while_storing_the_file_is_given_free(
         raise kind("HDF5 failed")
 
     before = open_files()
-    for close in (lambda writer: writer.close(), lambda writer: writer._recording.close_dropped()):
-        writer: Any = begin(tmp_path / "a.h5")
-        monkeypatch.setattr(episode_file, "make_views", fail)
-        with contextlib.ExitStack() as stack:
-            if close.__code__.co_names[0] == "close":
-                expected = kind if kind is MemoryError else RecordingError
-                stack.enter_context(pytest.raises(expected, match="HDF5 failed"))
-            else:
-                stack.enter_context(pytest.warns(RuntimeWarning, match="HDF5 failed"))
-            close(writer)
-        monkeypatch.undo()
-        assert not writer.is_open
-        assert open_files() == before
+    monkeypatch.setattr(episode_file, "make_views", fail)
+    writer: Any = begin(tmp_path / "a.h5")
+    with pytest.raises(kind if kind is MemoryError else RecordingError, match="HDF5 failed"):
+        writer.close()
+    assert not writer.is_open
+    assert open_files() == before
+    writer = begin(tmp_path / "a.h5")
+    with pytest.warns(RuntimeWarning, match="HDF5 failed"):
+        del writer
+    assert open_files() == before
+    monkeypatch.undo()
     with HDF5Writer(tmp_path / "a.h5", env_args=ENV_ARGS, mode="a", fsync=False) as writer:
         record(writer, 0)
     check_episode(HDF5Reader(tmp_path / "a.h5")[0], 0)
-
-
-@pytest.fixture
-def handlers() -> Any:
-    """Handlers that raise, in place of the process's own; what came, in order."""
-    came: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        came.append(number)
-        raise KeyboardInterrupt(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield came, handle
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def test_of_two_signals_none_is_lost(handlers: Any) -> None:
-    came, handle = handlers
-    with pytest.raises(KeyboardInterrupt, match=str(int(signal.SIGTERM))), interrupts_deferred():
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)
-        assert came == []
-    assert came == [signal.SIGTERM, signal.SIGINT]
-    assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is handle
-
-
-@pytest.mark.parametrize("moment", [1, 2, 3, 4])
-def test_a_signal_while_handlers_are_exchanged_keeps_the_others(
-    handlers: Any, monkeypatch: pytest.MonkeyPatch, moment: int
-) -> None:
-    came, _ = handlers
-    exchange, count = signal.signal, 0
-
-    def interrupted(number: int, handler: Any) -> Any:
-        nonlocal count
-        result = exchange(number, handler)
-        count += 1
-        if count == moment:
-            signal.raise_signal(signal.SIGINT)
-        return result
-
-    monkeypatch.setattr(signal, "signal", interrupted)
-    with pytest.raises(KeyboardInterrupt), interrupts_deferred():
-        pass
-    monkeypatch.undo()
-    assert came == [signal.SIGINT]
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
-
-
-def test_a_stand_in_that_is_left_passes_signals_on(handlers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    came, _ = handlers
-    exchange = signal.signal
-    with interrupts_deferred():
-        monkeypatch.setattr(signal, "signal", lambda *arguments: None)
-    monkeypatch.undo()
-    assert signal.signal is exchange
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGTERM)
-    assert came == [signal.SIGTERM]
