@@ -161,7 +161,7 @@ class SparseColumn:
         self._values = Column(group, name, value.shape, value.dtype, packing, rows)
         self._mask = self._make_mask(rows, came=0) if rows else None
         self._extent = value.shape
-        self._warned = False
+        self._rounded = self._warned = False
 
     def is_due(self, value: Array | None) -> bool:
         """Whether adding this value works on the datasets."""
@@ -192,6 +192,13 @@ class SparseColumn:
         if self._mask is not None:
             self._mask.append(came, place)
 
+    def warn(self) -> None:
+        """Warn once where the dtype rounds values that came; not within a step, since a warning may raise."""
+        if self._rounded and not self._warned:
+            self._warned = True
+            message = f"{self._values.name} holds integers beyond 2**53, which {self._values.dtype} rounds"
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+
     def finish(self, count: int) -> None:
         """Bring the rows to the datasets, which hold `count` then, and give up what room is left."""
         for column in (self._values, self._mask):
@@ -215,14 +222,10 @@ class SparseColumn:
         if shape != self._values.shape:
             mask = self._make_mask(place, came=1) if self._mask is None else self._mask
             self._mask, _ = mask.widened(shape, mask.dtype)
-        rounded = is_rounded(value, dtype)
+        self._rounded |= is_rounded(value, dtype)
         if (shape, dtype) != (self._values.shape, self._values.dtype):
-            self._values, some = self._values.widened(shape, dtype)
-            rounded = rounded or some
-        if rounded and not self._warned:
-            self._warned = True
-            message = f"{self._values.name} holds integers beyond 2**53, which {dtype} rounds"
-            warnings.warn(message, RuntimeWarning, stacklevel=5)
+            self._values, rounded = self._values.widened(shape, dtype)
+            self._rounded |= rounded
         return value.reshape(wanted)
 
     def _make_mask(self, rows: int, came: int) -> Column:

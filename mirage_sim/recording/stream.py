@@ -157,6 +157,8 @@ class EpisodeStream:
                 self._write(rows, step_values)
                 self._last_obs = after
                 self.steps += 1
+        for name in step_values:
+            self._extras[name].warn()
 
     def finish(self) -> None:
         """Bring all rows into the side file; an episode whose last step ended nothing is marked as cut off.

@@ -213,3 +213,6 @@ def test_integers_that_a_later_dtype_rounds_are_named_once(tmp_path: Path, value
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rollout(tmp_path / "b.h5", Teller([2**53, 0.5, np.uint8(3)]))
+        with pytest.raises(RuntimeWarning, match="beyond"):
+            rollout(tmp_path / "c.h5", Teller(values))
+    assert repair(tmp_path / "c.h5").damaged == ()
