@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,10 @@ UNSUPPORTED = frozenset(
     (errno.EINVAL, errno.EBADF, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 )
 """Error numbers by which file systems and systems refuse what they do not know."""
+NAME_BYTES = 255
+"""Longest name of a file on the usual file systems."""
+RANDOM_BYTES = 8
+"""What `tempfile` puts between prefix and suffix."""
 
 
 @contextlib.contextmanager
@@ -38,7 +43,7 @@ def temporary_beside(path: Path, suffix: str) -> Iterator[Path]:
     Raises:
         OSError: If the folder cannot be written.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=temporary_prefix(path, suffix), suffix=suffix, dir=path.parent)
     temporary = Path(name)
     try:
         os.close(handle)
@@ -49,12 +54,26 @@ def temporary_beside(path: Path, suffix: str) -> Iterator[Path]:
             temporary.unlink()
 
 
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all; an existing one is replaced.
+def temporary_prefix(path: Path, suffix: str) -> str:
+    """Beginning of the temporary names beside a file, which are no longer than a name may be.
 
     Args:
-        path: The file, in an existing folder.
+        path: The file.
+        suffix: Ending of the temporary name.
+
+    Returns:
+        The file's name, hidden and shortened where it must be.
+    """
+    room = NAME_BYTES - RANDOM_BYTES - len("..") - len(os.fsencode(suffix))
+    return f".{os.fsencode(path.name)[: max(0, room)].decode(errors='ignore')}."
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all; an existing one is replaced and keeps its permissions.
+
+    Args:
+        path: The file, in an existing folder. Where it is a symbolic link, the file it leads to is written.
 
     Yields:
         A temporary path beside it, with the same ending, to be written in the block.
@@ -63,11 +82,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         FileWriteError: If it cannot be written; what was there before is still whole.
     """
     try:
-        with temporary_beside(path, path.suffix) as temporary:
+        place = Path(os.path.realpath(path))
+        mode = place.stat().st_mode if place.is_file() else None
+        with temporary_beside(place, path.suffix) as temporary:
+            if mode is not None:
+                _chmod(temporary, stat.S_IMODE(mode) | stat.S_IRUSR | stat.S_IWUSR)
             yield temporary
             _sync_file(temporary)
-            temporary.replace(path)
-        sync_folder(path.parent)
+            if mode is not None:
+                _chmod(temporary, stat.S_IMODE(mode))
+            temporary.replace(place)
+        sync_folder(place.parent)
     except MirageError:
         raise
     except (OSError, SafetensorError) as error:
@@ -120,7 +145,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     with made_folder(folder.parent):
         temporary: Path | None = None
         try:
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+            prefix = temporary_prefix(folder, ".tmp")
+            temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=folder.parent))
             _allow(temporary, 0o777)
             yield temporary
             os.replace(temporary, folder)
@@ -196,8 +222,13 @@ def _allow(path: Path, mode: int) -> None:
     """Give a temporary file or folder the permissions that a new one gets."""
     umask = os.umask(0)
     os.umask(umask)
+    _chmod(path, mode & ~umask)
+
+
+def _chmod(path: Path, mode: int) -> None:
+    """Set permissions, where the file system has any."""
     try:
-        path.chmod(mode & ~umask)
+        path.chmod(mode)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise

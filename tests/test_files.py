@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mirage_sim.errors import FileWriteError, MirageError
-from mirage_sim.files import made_folder, place_new, whole_file, whole_folder
+from mirage_sim.files import made_folder, place_new, temporary_prefix, whole_file, whole_folder
 from mirage_sim.memory.store import load_state, save_state
 from mirage_sim.recording import HDF5Reader, HDF5Writer, repair
 from tests.recording.samples import ENV_ARGS, check_episode, record
@@ -169,3 +169,35 @@ def test_a_failed_save_keeps_the_last_one(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     assert load_state(tmp_path, "toy")[1] == {"a": 1}
     assert sorted(entry.name for entry in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o664])
+def test_a_file_that_is_replaced_keeps_its_permissions_and_its_links(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "deep").mkdir()
+    target, link = tmp_path / "deep" / "file", tmp_path / "link.txt"
+    target.write_text("old")
+    target.chmod(mode)
+    link.symlink_to(Path("deep") / "file")
+    with whole_file(link) as temporary:
+        assert temporary.suffix == ".txt"
+        assert not stat.S_IMODE(temporary.stat().st_mode) & ~mode & 0o077
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+    assert len(list(target.parent.iterdir())) == 1
+
+
+def test_names_as_long_as_they_may_be(tmp_path: Path) -> None:
+    for name in ("a" * 247 + ".txt", "\u00e4" * 125 + ".json", "b" * 255):
+        with whole_file(tmp_path / name) as temporary:
+            temporary.write_text("text")
+        assert (tmp_path / name).read_text() == "text"
+    with whole_folder(tmp_path / ("c" * 255)) as folder:
+        (folder / "file").write_text("text")
+    recording = tmp_path / ("d" * 250 + ".h5")
+    with HDF5Writer(recording, env_args=ENV_ARGS) as writer:
+        record(writer, 0)
+    (tmp_path / f"{temporary_prefix(recording, '.new')}x1y2z3w4.new").touch()
+    assert repair(recording).leftovers == 1
+    assert len(list(tmp_path.iterdir())) == 5

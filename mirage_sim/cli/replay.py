@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,17 +119,18 @@ def _check(reader: HDF5Reader, args: argparse.Namespace) -> dict[str, Any]:
     steps = 0
     with contextlib.closing(_open_recorded(reader, args)) as env:
         _check_model(reader, env)
-        circumstances = _other_circumstances(reader, env)
+        circumstances: list[str] = []
         for name in tqdm(reader.episodes, unit="episode", desc="check"):
             episode = reader[name]
             differences += compare(env, episode, args.tolerance)
+            circumstances += _other_circumstances(episode.attrs.get("circumstances", reader.attrs), env)
             steps += len(episode)
     return {
         "passed": not differences,
         "episodes": len(reader),
         "steps": steps,
         "differences": differences,
-        "circumstances": circumstances,
+        "circumstances": list(dict.fromkeys(circumstances)),
     }
 
 
@@ -161,11 +163,16 @@ def _check_model(reader: HDF5Reader, env: gym.Env[Any, Any]) -> None:
             raise FileFormatError(f"{reader.path} needs {name} {reader.attrs.get(name)!r}, this is {value!r}")
 
 
-def _other_circumstances(reader: HDF5Reader, env: gym.Env[Any, Any]) -> list[str]:
-    """Name what may decide the last bits and is not as recorded: processor, versions, threads and others."""
+def _other_circumstances(attributes: Mapping[str, Any], env: gym.Env[Any, Any]) -> list[str]:
+    """Name what may decide the last bits and is not as recorded: processor, versions, threads and others.
+
+    Args:
+        attributes: What an episode says of itself, or else the file.
+        env: What simulates now.
+    """
     if not env.has_wrapper_attr("recording_metadata"):
         return []
-    recorded = {"renderer": UNNAMED_RENDERER, **reader.attrs}
+    recorded = {"renderer": UNNAMED_RENDERER, **attributes}
     return [
         f"{name}: recorded with {recorded[name]}, simulated with {value}"
         for name, value in env.get_wrapper_attr("recording_metadata").items()
@@ -199,7 +206,7 @@ def compare(env: gym.Env[Any, Any], episode: Episode, tolerance: float = 0.0) ->
             cut = bool(episode.attrs.get("cut")) and step == len(episode)
             flags = (bool(terminated), bool(truncated) or cut)
             recorded = (bool(episode.terminated[step - 1]), bool(episode.truncated[step - 1]))
-            if abs(float(reward) - float(episode.rewards[step - 1])) > tolerance:
+            if not abs(float(reward) - float(episode.rewards[step - 1])) <= tolerance:  # also of NaN
                 found.setdefault("reward", f"{episode.name}: reward differs at step {step}")
             if flags != recorded:
                 found.setdefault("end", f"{episode.name}: end of episode differs at step {step}")
@@ -210,13 +217,15 @@ def compare(env: gym.Env[Any, Any], episode: Episode, tolerance: float = 0.0) ->
 
 
 def _differs(recorded: Any, simulated: Any, tolerance: float) -> bool:
-    """Whether two arrays differ by more than the tolerance anywhere."""
+    """Whether two arrays differ by more than the tolerance anywhere; NaN is as NaN."""
     import numpy as np
 
+    floats = recorded.dtype.kind == simulated.dtype.kind == "f"
     if recorded.shape != simulated.shape or recorded.dtype != simulated.dtype or tolerance == 0.0:
-        return not np.array_equal(recorded, simulated)
+        return not np.array_equal(recorded, simulated, equal_nan=floats)
     largest = tolerance * (255.0 if recorded.dtype == np.uint8 else 1.0)
-    return not np.allclose(recorded.astype(np.float64), simulated.astype(np.float64), rtol=0.0, atol=largest)
+    values = recorded.astype(np.float64), simulated.astype(np.float64)
+    return not np.allclose(*values, rtol=0.0, atol=largest, equal_nan=floats)
 
 
 def _begin(env: gym.Env[Any, Any], episode: Episode) -> tuple[Any, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +105,7 @@ class Column:
             self._rows.clear()
             self._written = count
 
-    def widened(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Column:
+    def widened(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Column, bool]:
         """Put a dataset of larger rows in place of this one, in which the present rows fill the first corner.
 
         Args:
@@ -112,10 +113,11 @@ class Column:
             dtype: One that holds the present values.
 
         Returns:
-            The column to go on with.
+            The column to go on with, and whether the dtype rounds some of the present values.
         """
         self.flush(self._written + len(self._rows))
         before = self.dataset
+        rounded = False
         # HDF5 keeps a dataset without a name until it is closed.
         del self._group[self.name]
         wide = Column(self._group, self.name, shape, dtype, self._packing, len(before))
@@ -123,14 +125,26 @@ class Column:
         corner = tuple(slice(0, size) for size in (*self.shape, *behind))
         for start in range(0, len(before), self._rows_per_chunk):
             block = before[start : start + self._rows_per_chunk]
+            rounded = rounded or is_rounded(block, dtype)
             wide.dataset[(slice(start, start + len(block)), *corner)] = block.reshape(*block.shape, *behind)
-        return wide
+        return wide, rounded
+
+    def trim(self, shape: tuple[int, ...]) -> None:
+        """Make the rows of the dataset smaller, when all have come.
+
+        Args:
+            shape: At most as large in each dimension.
+        """
+        if shape != self.shape:
+            self.dataset.resize((self._written, *shape))
 
 
 class SparseColumn:
     """Values that may be missing at some steps, and whose shape and dtype may change.
 
-    A mask beside them says which elements came; it is made once one is missing.
+    A mask beside them says which elements came; it is made once one is missing. Where values grow, the room
+    for them at least doubles, so that a value that grows with each step costs few rewrites; what stays empty
+    goes at the end.
     """
 
     def __init__(self, group: h5py.Group, name: str, value: Array, packing: Packing, rows: int) -> None:
@@ -146,6 +160,8 @@ class SparseColumn:
         self._group, self._packing = group, packing
         self._values = Column(group, name, value.shape, value.dtype, packing, rows)
         self._mask = self._make_mask(rows, came=0) if rows else None
+        self._extent = value.shape
+        self._rounded = self._warned = False
 
     def is_due(self, value: Array | None) -> bool:
         """Whether adding this value works on the datasets."""
@@ -162,7 +178,7 @@ class SparseColumn:
         if value is not None and self._mask is None and self._fits(value):
             self._values.append(value, place)
             return
-        if value is not None and not self._fits(value):
+        if value is not None:
             value = self._make_room(value, place)
         row = np.full(self._values.shape, fill_value(self._values.dtype), self._values.dtype)
         came = np.zeros(row.shape, np.uint8)
@@ -176,11 +192,19 @@ class SparseColumn:
         if self._mask is not None:
             self._mask.append(came, place)
 
-    def flush(self, count: int) -> None:
-        """Bring the rows to the datasets, which hold `count` then."""
-        self._values.flush(count)
-        if self._mask is not None:
-            self._mask.flush(count)
+    def warn(self) -> None:
+        """Warn once where the dtype rounds values that came; not within a step, since a warning may raise."""
+        if self._rounded and not self._warned:
+            self._warned = True
+            message = f"{self._values.name} holds integers beyond 2**53, which {self._values.dtype} rounds"
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+    def finish(self, count: int) -> None:
+        """Bring the rows to the datasets, which hold `count` then, and give up what room is left."""
+        for column in (self._values, self._mask):
+            if column is not None:
+                column.flush(count)
+                column.trim(self._extent)
 
     def _fits(self, value: Array) -> bool:
         return bool(value.shape == self._values.shape and value.dtype == self._values.dtype)
@@ -188,15 +212,20 @@ class SparseColumn:
     def _make_room(self, value: Array, place: int) -> Array:
         """Widen the dataset so that it holds this value too, and return it with as many dimensions."""
         dtype = np.result_type(value.dtype, self._values.dtype)
-        sizes, wanted = list(self._values.shape), list(value.shape)
-        for each, other in ((sizes, wanted), (wanted, sizes)):
-            each.extend([1] * (len(other) - len(each)))
-        shape = tuple(max(pair) for pair in zip(sizes, wanted, strict=True))
+        sizes, extent, wanted = list(self._values.shape), list(self._extent), list(value.shape)
+        for each in (sizes, extent, wanted):
+            each.extend([1] * (max(len(sizes), len(wanted)) - len(each)))
+        shape = tuple(
+            size if want <= size else max(want, 2 * size) for size, want in zip(sizes, wanted, strict=True)
+        )
+        self._extent = tuple(max(pair) for pair in zip(extent, wanted, strict=True))
         if shape != self._values.shape:
             mask = self._make_mask(place, came=1) if self._mask is None else self._mask
-            self._mask = mask.widened(shape, mask.dtype)
+            self._mask, _ = mask.widened(shape, mask.dtype)
+        self._rounded |= is_rounded(value, dtype)
         if (shape, dtype) != (self._values.shape, self._values.dtype):
-            self._values = self._values.widened(shape, dtype)
+            self._values, rounded = self._values.widened(shape, dtype)
+            self._rounded |= rounded
         return value.reshape(wanted)
 
     def _make_mask(self, rows: int, came: int) -> Column:
@@ -207,3 +236,10 @@ class SparseColumn:
 def fill_value(dtype: np.dtype[Any]) -> float:
     """What stands where there is no value: NaN, or 0 where the dtype is none of floats."""
     return float("nan") if dtype.kind == "f" else 0
+
+
+def is_rounded(values: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether floats of this dtype cannot tell some of these integers from their neighbours."""
+    if values.dtype.kind not in "iu" or dtype.kind not in "fc":
+        return False
+    return bool(((values > 2**53) | (values < -(2**53))).any())

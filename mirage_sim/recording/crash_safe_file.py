@@ -49,6 +49,8 @@ TRASH = "trash"
 NEW_SUFFIX = ".new"
 """Ending of the hidden file in which a recording begins."""
 
+_OF_HDF5 = (OSError, KeyError, RuntimeError, ValueError)
+"""What h5py raises where HDF5 fails."""
 _BUSY = (errno.EACCES, errno.EAGAIN)
 
 
@@ -160,7 +162,7 @@ class CrashSafeFile:
         except BaseException as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._superblock.end)
-            if isinstance(error, OSError) and not isinstance(error, RecordingError):
+            if isinstance(error, _OF_HDF5) and not isinstance(error, MirageError):
                 raise RecordingError(
                     f"{self.path} could not be extended, what it holds is kept: {reason(error)}"
                 ) from error
@@ -173,8 +175,16 @@ class CrashSafeFile:
     def _check_place(self) -> None:
         if os.getpid() != self._process:
             raise StateError(f"{self.path} must be written by the process that opened it, got another")
-        if not os.fstat(self._descriptor).st_nlink and not self.path.exists():
+        # A file that was moved still has a name; where it has none, another one may have its old name now.
+        if not os.fstat(self._descriptor).st_nlink and not self._is_in_place():
             raise RecordingError(f"{self.path} was deleted while it was written, what it held is lost")
+
+    def _is_in_place(self) -> bool:
+        """Whether the path still names this file, which also file systems without link counts know."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
     def _reserve(self, start: int, room: int) -> None:
         """Notice a full disk early, where the file system can tell."""

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mirage_sim.errors import MirageError, RecordingError, StateError
+from mirage_sim.errors import RecordingError, StateError
 from mirage_sim.recording.crash_safe_file import CrashSafeFile
 from mirage_sim.recording.interrupts import interrupts_deferred
 from mirage_sim.recording.schema import CAMERA_CONVENTION, FORMAT, SCHEMA_VERSION, natural_key
@@ -98,27 +98,23 @@ class EpisodeFile:
         A forked process gives its copy free and stores nothing.
 
         Raises:
-            RecordingError: If one cannot be stored; the file is given free all the same.
+            RecordingError: If one cannot be stored; the others are, and the file is given free all the same.
         """
         if os.getpid() != self._process:
-            atexit.unregister(self.close_dropped)
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._release()
             return
-        failures: list[MirageError] = []
+        failures: list[Exception] = []
         with self.lock, interrupts_deferred():
-            for stream in list(self._streams):
-                try:
-                    if stream.open:
-                        self.finish(stream)
-                except MirageError as error:
-                    failures.append(error)
-            self._streams.clear()
-            atexit.unregister(self.close_dropped)
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            try:
+                for stream in list(self._streams):
+                    try:
+                        if stream.open:
+                            self.finish(stream)
+                    except Exception as error:  # noqa: BLE001  # the others are stored all the same
+                        failures.append(error)
+            finally:
+                self._streams.clear()
+                self._release()
         if failures:
             raise failures[0]
 
@@ -126,8 +122,15 @@ class EpisodeFile:
         """Close for a writer that was not closed; what cannot be stored is a warning then."""
         try:
             self.close()
-        except MirageError as error:
-            warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+        except Exception as error:  # noqa: BLE001  # nobody is there to catch it
+            warnings.warn(str(error) or type(error).__name__, RuntimeWarning, stacklevel=2)
+
+    def _release(self) -> None:
+        """Give the file free; harmless when done twice."""
+        atexit.unregister(self.close_dropped)
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def _take(self, stream: EpisodeStream, call: str) -> None:
         if stream not in self._streams:

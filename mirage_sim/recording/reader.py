@@ -44,7 +44,8 @@ class Episode:
     extras: dict[str, Array]
     """Further values per step, such as coverage, [N, ...]; see `came`."""
     attrs: dict[str, Any]
-    """Attributes: `num_samples`, `seed`, `success`, ...; `reset_options` decoded."""
+    """Attributes: `num_samples`, `seed`, `success`, ...; `reset_options` and `circumstances`
+    decoded."""
     masks: dict[str, Array] = field(default_factory=dict)
     """Which elements came, bool, of those extras of which some did not."""
 
@@ -260,8 +261,8 @@ def read_episode(demo: h5py.Group) -> Episode:
     extras = [key for key in demo if key not in known]
     masks = {key: mask_name(key) for key in extras if mask_name(key) in extras}
     attrs = {name: _attribute(value) for name, value in demo.attrs.items()}
-    if "reset_options" in attrs:
-        attrs["reset_options"] = json.loads(attrs["reset_options"])
+    for name in {"reset_options", "circumstances"} & set(attrs):
+        attrs[name] = json.loads(attrs[name])
     return Episode(
         name=demo.name.rsplit("/", 1)[-1],
         frames={key: value[()] for key, value in demo["frames"].items()},

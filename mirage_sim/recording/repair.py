@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 
 from mirage_sim.errors import FileFormatError, RecordingError
+from mirage_sim.files import temporary_prefix
 from mirage_sim.recording.crash_safe_file import NEW_SUFFIX, CrashSafeFile
 from mirage_sim.recording.reader import HDF5Reader
 from mirage_sim.recording.salvage import DAMAGE, is_whole, salvage
@@ -59,7 +60,7 @@ def repair(path: str | Path, out: str | Path | None = None) -> RepairReport:
         leftovers = [
             entry
             for entry in path.parent.iterdir()
-            if entry.name.startswith(f".{path.name}.") and entry.suffix == NEW_SUFFIX
+            if entry.name.startswith(temporary_prefix(path, NEW_SUFFIX)) and entry.suffix == NEW_SUFFIX
         ]
         for entry in leftovers:
             entry.unlink(missing_ok=True)

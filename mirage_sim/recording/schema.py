@@ -6,7 +6,8 @@ The layout is robomimic's with additions that its readers ignore, for an episode
     data                          total, env_args (JSON: env_name, type, env_type, env_kwargs), and the
                                   metadata of the file: spaces, env spec, model id, weights hash,
                                   renderer (name and version of what drew first frames), ...
-    data/demo_<i>                 num_samples = N, seed, reset_options (JSON), success, cut, ...
+    data/demo_<i>                 num_samples = N, seed, reset_options (JSON), success, cut,
+                                  circumstances (JSON, where they are not those of the file), ...
         actions                   [N, A]
         rewards                   [N]
         dones terminated truncated  [N] 0 or 1, dones where one of the other two is
@@ -22,6 +23,10 @@ A value that came at some steps only, such as one of the last step, holds NaN at
 dtype is none of floats. Where its shape changed, each row fills the first corner of the largest shape, with
 the dimensions it lacks behind its own. In both cases its mask, named as Gymnasium names masks in `info`, says
 what came. Where its dtype changed, all rows have the one that NumPy promotes them to.
+
+What may decide the last bits and nothing else (`is_circumstance`: device, versions, threads, ...) is an
+attribute of `data`, and holds for the episodes without `circumstances` of their own. These are all that is
+known of an episode that was appended under other ones.
 
 Each image is stored once: `obs` and `next_obs` are views into `frames` of the same file, which any HDF5
 library from 1.10 on reads as ordinary datasets, wherever the file is moved. Whoever copies single episodes
@@ -51,6 +56,7 @@ CAMERA_CONVENTION = (
 )
 GYM_ENV_TYPE = 2
 """robomimic's number for Gym environments."""
+_CIRCUMSTANCES = frozenset(("renderer", "device", "gpu", "processor", "instructions", "dtype", "threads"))
 LARGEST_INLINE_ARRAY = 4096
 """Bytes up to which JSON holds an array; of a larger one only shape, dtype and SHA-256 are kept."""
 
@@ -106,6 +112,35 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return repr(value)
+
+
+def is_circumstance(name: str) -> bool:
+    """Say whether an attribute tells what a recording was computed on, which may differ between episodes.
+
+    Args:
+        name: Of the attribute.
+
+    Returns:
+        True for device, processor, threads, ... and versions of libraries.
+    """
+    return name in _CIRCUMSTANCES or name.endswith("_version")
+
+
+def split_circumstances(
+    own: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part what an environment says of itself.
+
+    Args:
+        own: Its `recording_metadata`.
+        given: What the user says instead of it.
+
+    Returns:
+        What names the environment, and the circumstances.
+    """
+    kept = {name: value for name, value in own.items() if name not in given}
+    circumstances = {name: value for name, value in kept.items() if is_circumstance(name)}
+    return {name: value for name, value in kept.items() if name not in circumstances}, circumstances
 
 
 def space_to_dict(space: gym.Space[Any]) -> dict[str, Any]:

@@ -121,8 +121,8 @@ class EpisodeStream:
                 shape and dtype (see `schema`); of a `cam2world` that does not come all numbers are NaN.
 
         Raises:
-            InputError: If keys, shapes or dtypes of observations or actions change, or numbers are not
-                finite.
+            InputError: If keys, shapes or dtypes of observations or actions change, or an action, a reward, a
+                pose or intrinsics hold NaN or infinity. Other observations and extras may hold them.
             RecordingError: If the disk is full; the episode is lost then.
             StateError: If the episode has ended, or belongs to another process.
         """
@@ -157,6 +157,8 @@ class EpisodeStream:
                 self._write(rows, step_values)
                 self._last_obs = after
                 self.steps += 1
+        for name in step_values:
+            self._extras[name].warn()
 
     def finish(self) -> None:
         """Bring all rows into the side file; an episode whose last step ended nothing is marked as cut off.
@@ -169,7 +171,7 @@ class EpisodeStream:
             for name, column in self._columns.items():
                 column.flush(self._place(name))
             for extra in self._extras.values():
-                extra.flush(self.steps)
+                extra.finish(self.steps)
             if not group["dones"][-1]:
                 group["truncated"][-1] = group["dones"][-1] = 1
                 group.attrs["cut"] = np.True_

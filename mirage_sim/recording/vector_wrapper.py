@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from mirage_sim.errors import InputTypeError, StateError
-from mirage_sim.recording.schema import to_json
+from mirage_sim.recording.schema import split_circumstances, to_json
 from mirage_sim.recording.stream import EpisodeStream
 from mirage_sim.recording.wrapper import (
     DEFAULT_INFO_KEYS,
@@ -19,6 +19,7 @@ from mirage_sim.recording.wrapper import (
     camera_values,
     copied_obs,
     describe_env,
+    end_refused,
     step_camera,
     success_of,
 )
@@ -29,7 +30,9 @@ class RecordHDF5Vector(VectorWrapper):
     """Records every episode of a vector environment, in each of gymnasium's autoreset modes.
 
     Episodes are stored in the order in which they end, with the attribute `env_index`; otherwise as
-    `RecordHDF5` does it. Episodes that an autoreset begins have the seed that `info["seed"]` says, or none.
+    `RecordHDF5` does it: where a step of one world cannot be recorded, `step` raises when it has recorded the
+    others, and that world is recorded again from its next episode on. Episodes that an autoreset
+    begins have the seed that `info["seed"]` says, or none.
     """
 
     def __init__(
@@ -61,13 +64,16 @@ class RecordHDF5Vector(VectorWrapper):
         self._autoreset = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._streams: list[EpisodeStream | None] = [None] * env.num_envs
         self._first_obs: list[dict[str, Any] | None] = [None] * env.num_envs
+        self._refused = [False] * env.num_envs
         self._options = to_json({})
         own = getattr(env.unwrapped, "recording_metadata", {})
+        identity, circumstances = split_circumstances(own, metadata or {})
         env_args, described = describe_env(env.spec, env.single_observation_space, env.single_action_space)
         self.writer = HDF5Writer(
             path,
             env_args=env_args,
-            metadata={**described, **own, **(metadata or {})},
+            metadata={**described, **identity, **(metadata or {})},
+            circumstances=circumstances,
             mode=mode,
             compression=compression,
         )
@@ -80,6 +86,7 @@ class RecordHDF5Vector(VectorWrapper):
         chosen = range(self.num_envs) if mask is None else [int(i) for i in np.flatnonzero(mask)]
         for index in chosen:
             self._finish(index)
+            self._refused[index] = False
         obs, info = self.env.reset(seed=cast(Any, seed), options=options)
         self._options = to_json({key: value for key, value in (options or {}).items() if key != "reset_mask"})
         for index in chosen:
@@ -89,37 +96,61 @@ class RecordHDF5Vector(VectorWrapper):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environment and record each world that was running."""
-        if all(stream is None for stream in self._streams) and self._autoreset is AutoresetMode.DISABLED:
+        idle = all(stream is None for stream in self._streams) and not any(self._refused)
+        if idle and self._autoreset is AutoresetMode.DISABLED:
             raise StateError("step needs reset first: no episode is running")
         obs, rewards, terminated, truncated, info = self.env.step(actions)
-        for index, stream in enumerate(self._streams):
-            world_obs, world_info = _part(obs, index), _world_info(info, index)
-            if stream is None:
-                if self._autoreset is AutoresetMode.NEXT_STEP:
-                    self._begin(index, world_obs, world_info, None)
-                continue
-            ended = bool(terminated[index] or truncated[index])
-            last_obs, last_info = world_obs, world_info
-            if ended and self._autoreset is AutoresetMode.SAME_STEP:
-                last_obs = info["final_obs"][index]
-                last_info = _world_info(info.get("final_info", {}), index)
-            next_obs = as_mapping(last_obs)
-            stream.append(
-                self._first_obs[index],
-                actions[index],
-                float(rewards[index]),
-                bool(terminated[index]),
-                bool(truncated[index]),
-                next_obs,
-                {**self._info_values(last_info), **step_camera(stream, next_obs, last_info)},
-            )
-            self._first_obs[index] = None
-            stream.success = success_of(last_info)
-            if ended:
-                self._finish(index)
-                if self._autoreset is AutoresetMode.SAME_STEP:
-                    self._begin(index, world_obs, world_info, None)
+        refusal: BaseException | None = None
+        for index in range(self.num_envs):
+            try:
+                self._record(index, actions, (obs, rewards, terminated, truncated, info))
+            except BaseException as error:  # noqa: BLE001  # the other worlds are recorded all the same
+                refusal = refusal or error
+        if refusal is not None:
+            raise refusal
         return obs, rewards, terminated, truncated, info
+
+    def _record(self, index: int, actions: Any, result: tuple[Any, Any, Any, Any, dict[str, Any]]) -> None:
+        """Record the step of one world, and begin its next episode where an autoreset did."""
+        obs, rewards, terminated, truncated, info = result
+        stream = self._streams[index]
+        ended = bool(terminated[index] or truncated[index])
+        world_obs, world_info = _part(obs, index), _world_info(info, index)
+        if stream is None and not self._refused[index]:
+            if self._autoreset is AutoresetMode.NEXT_STEP:
+                self._begin(index, world_obs, world_info, None)
+            return
+        self._refused[index] &= not ended
+        last_obs, last_info = world_obs, world_info
+        if ended and self._autoreset is AutoresetMode.SAME_STEP:
+            last_obs = info["final_obs"][index]
+            last_info = _world_info(info.get("final_info", {}), index)
+        try:
+            if stream is not None:
+                next_obs = as_mapping(last_obs)
+                stream.append(
+                    self._first_obs[index],
+                    actions[index],
+                    float(rewards[index]),
+                    bool(terminated[index]),
+                    bool(truncated[index]),
+                    next_obs,
+                    {**self._info_values(last_info), **step_camera(stream, next_obs, last_info)},
+                )
+                self._first_obs[index] = None
+                stream.success = success_of(last_info)
+        except BaseException as error:
+            self._streams[index], self._refused[index] = None, not ended
+            if stream is not None:
+                end_refused(self.writer, stream, error)
+            raise
+        finally:
+            if ended:
+                try:
+                    self._finish(index)
+                finally:
+                    if self._autoreset is AutoresetMode.SAME_STEP:
+                        self._begin(index, world_obs, world_info, None)
 
     def close(self, **kwargs: Any) -> None:
         """Store the running episodes, and close the file and the environment."""

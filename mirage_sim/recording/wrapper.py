@@ -11,7 +11,7 @@ import gymnasium as gym
 
 from mirage_sim.arrays import own_array
 from mirage_sim.errors import InputError, InputTypeError, MirageError, StateError
-from mirage_sim.recording.schema import make_env_args, space_to_dict, to_json
+from mirage_sim.recording.schema import make_env_args, space_to_dict, split_circumstances, to_json
 from mirage_sim.recording.stream import EpisodeStream, check_extras
 from mirage_sim.recording.writer import HDF5Writer
 
@@ -34,12 +34,16 @@ class RecordHDF5(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArg
     that was not given, `info["is_success"]` of the last step gives `success`.
 
     An environment may have an attribute `recording_metadata`, a mapping such as
-    `{"model_id": ..., "weights_sha256": ...}`, which goes to the attributes of `data`.
+    `{"model_id": ..., "weights_sha256": ...}`, which goes to the attributes of `data`. Appending needs the
+    same, except for what `schema.is_circumstance` names, such as the number of threads.
 
     The file belongs to the process that made the wrapper: it cannot be pickled, and a process forked from
     that one can only close it, which changes nothing in the file. For `AsyncVectorEnv` give each worker a
     function that wraps its environment with a path of its own, or wrap the vector (`RecordHDF5Vector`).
     Put it inside `Autoreset`.
+
+    Where a step cannot be recorded, such as one whose reward is NaN, `step` raises, the episode is stored up
+    to there with the attribute `cut`, and further steps are not recorded until the next reset.
     """
 
     def __init__(
@@ -76,12 +80,15 @@ class RecordHDF5(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArg
         self._info_values = InfoValues(info_keys)
         self._stream: EpisodeStream | None = None
         self._first_obs: dict[str, Any] | None = None
+        self._refused = False
         own = env.get_wrapper_attr("recording_metadata") if env.has_wrapper_attr("recording_metadata") else {}
+        identity, circumstances = split_circumstances(own, metadata or {})
         env_args, described = describe_env(env.spec, env.observation_space, env.action_space)
         self.writer = HDF5Writer(
             path,
             env_args=env_args,
-            metadata={**described, **own, **(metadata or {})},
+            metadata={**described, **identity, **(metadata or {})},
+            circumstances=circumstances,
             mode=mode,
             compression=compression,
         )
@@ -91,6 +98,7 @@ class RecordHDF5(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArg
     ) -> tuple[Any, dict[str, Any]]:
         """Store the running episode, if any, reset the environment and begin the next."""
         self._finish()
+        self._refused = False
         attrs = {"reset_options": to_json(options or {})}
         if seed is None:
             attrs |= _random_state(self.env)
@@ -104,23 +112,37 @@ class RecordHDF5(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArg
         return obs, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step the environment and record it."""
-        if self._stream is None:
+        """Step the environment and record it.
+
+        Raises:
+            InputError: If the step cannot be recorded; the episode is stored without it, as cut.
+            RecordingError: If the file cannot be written.
+            StateError: If no episode is running.
+        """
+        if self._stream is None and not self._refused:
             raise StateError("step needs reset first: no episode is running")
         obs, reward, terminated, truncated, info = self.env.step(action)
-        next_obs = as_mapping(obs)
-        self._stream.append(
-            self._first_obs,
-            action,
-            float(reward),
-            terminated,
-            truncated,
-            next_obs,
-            {**self._info_values(info), **step_camera(self._stream, next_obs, info)},
-        )
-        self._first_obs = None
-        self._stream.success = success_of(info)
-        if terminated or truncated:
+        ended = bool(terminated or truncated)
+        if self._stream is not None:
+            try:
+                next_obs = as_mapping(obs)
+                self._stream.append(
+                    self._first_obs,
+                    action,
+                    float(reward),
+                    terminated,
+                    truncated,
+                    next_obs,
+                    {**self._info_values(info), **step_camera(self._stream, next_obs, info)},
+                )
+                self._first_obs = None
+                self._stream.success = success_of(info)
+            except BaseException as error:
+                stream, self._stream, self._refused = self._stream, None, not ended
+                end_refused(self.writer, stream, error)
+                raise
+        if ended:
+            self._refused = False
             self._finish()
         return obs, reward, terminated, truncated, info
 
@@ -221,6 +243,23 @@ class InfoValues:
                     message = f"info[{key!r}] is not numeric and is not recorded"
                     warnings.warn(message, RuntimeWarning, stacklevel=4)
         return values
+
+
+def end_refused(writer: HDF5Writer, stream: EpisodeStream, error: BaseException) -> None:
+    """Store an episode of which a step could not be recorded, since what follows does not belong to it.
+
+    Args:
+        writer: Its writer.
+        stream: The episode.
+        error: Why the step was refused; it notes it where the episode cannot be stored either.
+    """
+    try:
+        if stream.open:
+            writer.finish_episode(stream)
+        else:
+            writer.discard_episode(stream)
+    except MirageError as lost:
+        error.add_note(f"The episode is lost: {lost}")
 
 
 def success_of(info: Mapping[str, Any]) -> bool | None:

@@ -11,6 +11,7 @@ is dropped, or still there when the interpreter ends, is closed likewise (see `e
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,11 +25,8 @@ from mirage_sim.errors import InputError, InputTypeError, RecordingError, StateE
 from mirage_sim.recording.columns import Packing
 from mirage_sim.recording.crash_safe_file import TRASH, CrashSafeFile
 from mirage_sim.recording.episode_file import EpisodeFile, begin_recording
-from mirage_sim.recording.schema import (
-    check_name,
-    to_attribute,
-    to_json,
-)
+from mirage_sim.recording.reader import HDF5Reader
+from mirage_sim.recording.schema import check_name, is_circumstance, to_attribute, to_json
 from mirage_sim.recording.stream import EpisodeStream
 
 GZIP_LEVEL = 1
@@ -47,6 +45,7 @@ class HDF5Writer:
         *,
         env_args: Mapping[str, Any],
         metadata: Mapping[str, Any] | None = None,
+        circumstances: Mapping[str, Any] | None = None,
         mode: Literal["x", "a"] = "x",
         compression: Literal["gzip", "lzf"] | None = "gzip",
         fsync: bool = True,
@@ -57,6 +56,9 @@ class HDF5Writer:
             path: The file, in an existing folder.
             env_args: Description of the environment with `env_name` (see `schema.make_env_args`).
             metadata: Attributes of `data`: numbers and text as they are, anything else as JSON.
+            circumstances: What may decide the last bits, such as `threads` and `torch_version` (see
+                `schema.is_circumstance`). A new file holds them beside the metadata. Where a file that is
+                appended to has other ones, each new episode holds its own.
             mode: "x" makes a new file and refuses an existing one, "a" appends to one that may exist.
                 Appending needs the same `env_name` and the same value for each metadata key that is given.
             compression: "gzip" (default, read by every HDF5 tool), "lzf" (faster, needs h5py) or None.
@@ -80,13 +82,22 @@ class HDF5Writer:
         self._folder = self.path.absolute().parent
         self._packing = Packing(compression, GZIP_LEVEL if compression == "gzip" else None)
         self._current: EpisodeStream | None = None
+        own = {name: to_attribute(name, value) for name, value in (circumstances or {}).items()}
         attributes = {"env_args": to_json(env_args)}
         attributes |= {name: to_attribute(name, value) for name, value in (metadata or {}).items()}
         if mode == "x" or not self.path.exists():
-            CrashSafeFile.create(self.path, lambda file: begin_recording(file, attributes))
+            CrashSafeFile.create(self.path, lambda file: begin_recording(file, attributes | own))
         file = CrashSafeFile(self.path, fsync=fsync)
         try:
-            names = self._check_existing(env_args["env_name"], attributes)
+            reader = HDF5Reader(self.path)
+            self._check_existing(reader, attributes, own)
+            names = reader.episodes
+            recorded = {
+                n: v
+                for n, v in reader.attrs.items()
+                if (n in own or is_circumstance(n)) and n not in attributes
+            }
+            self._episode_attrs = {"circumstances": to_json(own)} if own and own != recorded else {}
         except BaseException:
             file.close()
             raise
@@ -167,7 +178,8 @@ class HDF5Writer:
                 self._folder,
                 packing=self._packing,
                 initial=initial or {},
-                attrs={name: value for name, value in attrs.items() if value is not None},
+                attrs={name: value for name, value in attrs.items() if value is not None}
+                | self._episode_attrs,
                 lock=self._recording.lock,
             )
             self._recording.add(stream)
@@ -282,15 +294,26 @@ class HDF5Writer:
         """Refuse to be pickled: the file stays with its process."""
         raise InputTypeError("a writer cannot be pickled; make it in the process that uses it")
 
-    def _check_existing(self, env_name: str, attributes: Mapping[str, Any]) -> list[str]:
-        from mirage_sim.recording.reader import HDF5Reader
-
-        reader = HDF5Reader(self.path)
-        recorded = reader.env_args.get("env_name")
+    def _check_existing(
+        self, reader: HDF5Reader, attributes: Mapping[str, Any], circumstances: Mapping[str, Any]
+    ) -> None:
+        recorded, env_name = reader.env_args.get("env_name"), json.loads(attributes["env_args"])["env_name"]
         if recorded != env_name:
             raise RecordingError(f"env_args must name {recorded!r} as {self.path} does, got {env_name!r}")
         for name, value in attributes.items():
-            if name != "env_args" and reader.attrs.get(name) != value:
-                known = reader.attrs.get(name)
+            known = reader.attrs.get(name)
+            same = known == value or (
+                name == "env_spec" and _without(known, circumstances) == _without(value, circumstances)
+            )
+            if name != "env_args" and not same:
                 raise RecordingError(f"metadata[{name!r}] must be {known!r} as in {self.path}, got {value!r}")
-        return reader.episodes
+
+
+def _without(spec: Any, circumstances: Mapping[str, Any]) -> Any:
+    """An environment's spec without those arguments that are circumstances, such as the number of threads."""
+    try:
+        described = dict(json.loads(spec))
+        kwargs = {name: value for name, value in described["kwargs"].items() if name not in circumstances}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return spec
+    return {**described, "kwargs": kwargs}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import av
 import gymnasium as gym
@@ -14,6 +16,7 @@ import torch
 from PIL import Image
 
 from mirage_sim.cli.main import EXIT_ERROR, main
+from mirage_sim.cli.replay import compare
 from mirage_sim.cli.rollout import RECORDING
 from mirage_sim.recording import HDF5Reader, RecordHDF5
 from mirage_sim.scenes import RENDERER
@@ -182,3 +185,44 @@ def test_wrong_wishes_are_named(words: tuple[object, ...], message: str, run: Ru
     assert code == EXIT_ERROR
     assert message in err
     assert [path.name for path in copied.parent.iterdir()] == [copied.name]
+
+
+def test_an_episode_says_itself_under_what_circumstances_it_was_recorded(run: Run, copied: Path) -> None:
+    with h5py.File(copied, "r+") as file:
+        about = dict(file["data"].attrs)
+        file["data"].attrs["torch_version"] = "2.0.0"
+        for number, version in enumerate(("2.0.1", about["torch_version"])):
+            own = {"renderer": RENDERER, "torch_version": version}
+            file[f"data/demo_{number}"].attrs["circumstances"] = json.dumps(own)
+    code, told, _ = run("replay", copied, "--check")
+    assert (code, told["differences"]) == (0, [])
+    assert told["circumstances"] == [
+        f"torch_version: recorded with 2.0.1, simulated with {torch.__version__}"
+    ]
+
+
+class Unknown(gym.Env[Any, Any]):
+    """Sees NaN where it knows nothing."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.array([np.nan, 1], np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.array([action, np.nan], np.float32), 0.0, False, False, {}
+
+
+def test_an_observation_with_nan_is_the_same_again(tmp_path: Path) -> None:
+    env = RecordHDF5(Unknown(), tmp_path / "a.h5")
+    env.reset(seed=0)
+    env.step(1)
+    env.close()
+    episode = HDF5Reader(tmp_path / "a.h5")[0]
+    for tolerance in (0.0, 0.1):
+        assert compare(Unknown(), episode, tolerance) == []
+    episode.frames["observation"][1] = 1, 0
+    for tolerance in (0.0, 0.1):
+        assert compare(Unknown(), episode, tolerance) == ["demo_0: observation differs at step 1"]

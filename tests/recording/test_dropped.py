@@ -17,7 +17,7 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 
 from mirage_sim.errors import RecordingError, StateError
-from mirage_sim.recording import HDF5Reader, HDF5Writer, RecordHDF5, RecordHDF5Vector, repair
+from mirage_sim.recording import HDF5Reader, HDF5Writer, RecordHDF5, RecordHDF5Vector, episode_file, repair
 from tests.recording.samples import ENV_ARGS, check_episode, record
 
 ROOT = Path(__file__).parents[2]
@@ -308,3 +308,27 @@ def test_an_interrupt_waits_until_hdf5_is_done(tmp_path: Path) -> None:
         assert int(done.stdout) >= moment
         assert repair(path).damaged == ()
         assert all(len(episode) in (1, 2, 3) for episode in HDF5Reader(path))
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyError, MemoryError])
+def test_whatever_fails_while_storing_the_file_is_given_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise kind("HDF5 failed")
+
+    before = open_files()
+    monkeypatch.setattr(episode_file, "make_views", fail)
+    writer: Any = begin(tmp_path / "a.h5")
+    with pytest.raises(kind if kind is MemoryError else RecordingError, match="HDF5 failed"):
+        writer.close()
+    assert not writer.is_open
+    assert open_files() == before
+    writer = begin(tmp_path / "a.h5")
+    with pytest.warns(RuntimeWarning, match="HDF5 failed"):
+        del writer
+    assert open_files() == before
+    monkeypatch.undo()
+    with HDF5Writer(tmp_path / "a.h5", env_args=ENV_ARGS, mode="a", fsync=False) as writer:
+        record(writer, 0)
+    check_episode(HDF5Reader(tmp_path / "a.h5")[0], 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from mirage_sim.errors import InputError
 from mirage_sim.recording import Episode, HDF5Reader, HDF5Writer, RecordHDF5, RecordHDF5Vector, repair
+from mirage_sim.recording.columns import Column
 from tests.recording.samples import ENV_ARGS
 
 
@@ -168,3 +170,49 @@ def test_long_episodes_widen_without_a_loss(tmp_path: Path) -> None:
     for step, size in enumerate(sizes):
         row = episode.extras["ids"][step][episode.came("ids")[step]]
         assert row.tolist() == ([step] * size if step % 7 else [])
+
+
+@pytest.mark.parametrize("packing", ["gzip", None])
+def test_a_value_that_grows_with_each_step_is_rewritten_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: Any
+) -> None:
+    rows: list[int] = []
+    widened = Column.widened
+
+    def counted(column: Column, *arguments: Any) -> Any:
+        rows.append(len(column.dataset))
+        return widened(column, *arguments)
+
+    monkeypatch.setattr(Column, "widened", counted)
+    steps = 128
+    with HDF5Writer(tmp_path / "a.h5", env_args=ENV_ARGS, compression=packing, fsync=False) as writer:
+        writer.begin_episode()
+        for step in range(steps):
+            obs = {"x": np.zeros(1)} if step == 0 else None
+            extras = {"path": np.full((3 * (step + 1), 2), step)}
+            writer.append(obs, 0, 0.0, False, False, {"x": np.zeros(1)}, extras)
+        writer.end_episode()
+    # Values and mask, each as often as the length doubles.
+    assert len(rows) <= 2 * 8
+    episode = HDF5Reader(tmp_path / "a.h5")[0]
+    assert episode.extras["path"].shape == episode.came("path").shape == (steps, 3 * steps, 2)
+    for step in range(steps):
+        came = episode.came("path")[step]
+        assert came[: 3 * (step + 1)].all()
+        assert not came[3 * (step + 1) :].any()
+        assert np.array_equal(episode.extras["path"][step], np.where(came, step, 0))
+
+
+@pytest.mark.parametrize("values", [[2**53 + 1, 0.5], [0.5, -(2**53) - 1, 2**60], [np.uint64(2**63), 1]])
+def test_integers_that_a_later_dtype_rounds_are_named_once(tmp_path: Path, values: list[Any]) -> None:
+    with pytest.warns(RuntimeWarning, match="value holds integers beyond 2") as warned:
+        episode = rollout(tmp_path / "a.h5", Teller(values))
+    assert len(warned) == 1
+    assert episode.extras["value"].dtype == np.float64
+    assert len(episode) == len(values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rollout(tmp_path / "b.h5", Teller([2**53, 0.5, np.uint8(3)]))
+        with pytest.raises(RuntimeWarning, match="beyond"):
+            rollout(tmp_path / "c.h5", Teller(values))
+    assert repair(tmp_path / "c.h5").damaged == ()

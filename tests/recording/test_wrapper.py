@@ -13,7 +13,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from mirage_sim.errors import InputTypeError, RecordingError, StateError
+from mirage_sim.errors import InputError, InputTypeError, RecordingError, StateError
 from mirage_sim.recording import HDF5Reader, RecordHDF5, RecordHDF5Vector
 
 
@@ -179,3 +179,80 @@ def test_a_vector_records_each_world_as_a_single_environment_would(
                 assert episode.attrs["success"]
         assert episodes[0].seed == 10 * (index + 1)
         assert [bool(episode.attrs.get("cut")) for episode in episodes[:-1]] == [False] * (len(episodes) - 1)
+
+
+class Broken(Walk):
+    """Gives no number as the reward of its second step."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, float("nan") if self.count == 2 else reward, terminated, truncated, info
+
+
+def test_nothing_is_recorded_behind_a_step_that_is_refused(tmp_path: Path) -> None:
+    env = RecordHDF5(Broken(), tmp_path / "a.h5")
+    for _ in range(2):
+        env.reset(seed=1)
+        env.step(action(0))
+        with pytest.raises(InputError, match="reward must be finite"):
+            env.step(action(1))
+        for step in (2, 3):
+            env.step(action(step))
+        with pytest.raises(StateError, match="reset first"):
+            env.step(action(4))
+    env.close()
+    for episode in HDF5Reader(tmp_path / "a.h5"):
+        assert (len(episode), episode.attrs["cut"]) == (1, True)
+        assert episode.cam2world is not None
+        assert episode.cam2world[:, 0, 3].tolist() == [0, 1]
+    assert len(HDF5Reader(tmp_path / "a.h5")) == 2
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_a_step_that_is_refused_leaves_the_other_worlds_alone(tmp_path: Path, mode: AutoresetMode) -> None:
+    makers = [lambda: Broken(4, reuse=False), lambda: Walk(5, reuse=False)]
+    vector = RecordHDF5Vector(SyncVectorEnv(makers, autoreset_mode=mode), tmp_path / "v.h5")
+    vector.reset(seed=0)
+    refused = []
+    for step in range(5):
+        try:
+            _, _, terminated, _, _ = vector.step(np.stack([action(step)] * 2))
+        except InputError:
+            refused.append(step)
+            continue
+        if mode is AutoresetMode.DISABLED and terminated.any():
+            vector.reset(options={"reset_mask": terminated})
+    vector.close()
+    assert refused[0] == 1
+    whole = [e for e in HDF5Reader(tmp_path / "v.h5") if e.attrs["env_index"] == 1]
+    broken = [e for e in HDF5Reader(tmp_path / "v.h5") if e.attrs["env_index"] == 0]
+    assert len(whole[0]) == 5
+    assert whole[0].terminated.tolist() == [False] * 4 + [True]
+    assert len(broken[0]) == 1
+    for episode in broken:
+        assert episode.cam2world is not None
+        assert episode.cam2world[:, 0, 3].tolist() == list(range(len(episode) + 1))
+    # The world's next episode, where it has a step within these.
+    assert len(broken) == 1 + (mode is not AutoresetMode.NEXT_STEP)
+
+
+class Computed(Walk):
+    """Says what it is computed on."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        self.recording_metadata = {"model_id": "toy", "threads": str(threads)}
+
+
+def test_appending_with_other_threads_claims_nothing_wrong(tmp_path: Path) -> None:
+    for threads in (2, 4):
+        env = RecordHDF5(Computed(threads), tmp_path / "a.h5", mode="a")
+        env.reset(seed=0)
+        env.step(action(0))
+        env.close()
+    reader = HDF5Reader(tmp_path / "a.h5")
+    assert (reader.attrs["threads"], reader[1].attrs["circumstances"]) == ("2", {"threads": "4"})
+    with pytest.raises(RecordingError, match=r"metadata\['threads'\]"):
+        RecordHDF5(Computed(2), tmp_path / "a.h5", mode="a", metadata={"threads": "8"})
+    with pytest.raises(RecordingError, match=r"metadata\['model_id'\]"):
+        RecordHDF5(Computed(2), tmp_path / "a.h5", mode="a", metadata={"model_id": "other"})

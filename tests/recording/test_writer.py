@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import subprocess
@@ -299,3 +300,48 @@ for limit in (100, 2000, 6000, 9000):
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines() == [f"{path} could not be created: File too large"] * 4
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_file_in_its_place_is_not_taken_for_the_recording(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    writer = HDF5Writer(path, env_args=ENV_ARGS, fsync=False)
+    writer.begin_episode()
+    writer.append(OBS, 0, 0.0, False, False, OBS)
+    path.unlink()
+    path.write_text("another")
+    with pytest.raises(RecordingError, match=r"a\.h5 was deleted while it was written"):
+        writer.end_episode()
+    writer.close()
+    assert path.read_text() == "another"
+
+
+def test_circumstances_may_change_between_episodes(tmp_path: Path) -> None:
+    path, computed = tmp_path / "a.h5", {"threads": "2", "torch_version": "2.0", "gpu": "A"}
+    spec = {"id": "Toy/Walk-v0", "kwargs": {"size": 8}}
+
+    def append(circumstances: Any, kwargs: Any = None, **metadata: Any) -> None:
+        described = {"env_spec": json.dumps({**spec, "kwargs": {"size": 8, **(kwargs or {})}}), **metadata}
+        options: dict[str, Any] = {"env_args": ENV_ARGS, "mode": "a", "fsync": False}
+        with HDF5Writer(path, metadata=described, circumstances=circumstances, **options) as writer:
+            record(writer, len(writer.episodes))
+
+    append(computed, model_id="toy")
+    append(computed, model_id="toy")
+    append({"threads": "4", "torch_version": "2.1"}, {"threads": 4}, model_id="toy")
+    append(None)
+    with pytest.raises(RecordingError, match=r"metadata\['model_id'\] must be 'toy'"):
+        append(computed, model_id="other")
+    with pytest.raises(RecordingError, match=r"metadata\['env_spec'\] must be"):
+        append(computed, {"size": 9})
+    reader = HDF5Reader(path)
+    assert {name: reader.attrs[name] for name in computed} == computed
+    own = [episode.attrs.get("circumstances") for episode in reader]
+    assert own == [None, None, {"threads": "4", "torch_version": "2.1"}, None]
+
+
+def test_a_file_without_circumstances_takes_episodes_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    for circumstances in (None, {"threads": 2}):
+        with HDF5Writer(path, env_args=ENV_ARGS, circumstances=circumstances, mode="a") as writer:
+            record(writer, len(writer.episodes))
+    assert [episode.attrs.get("circumstances") for episode in HDF5Reader(path)] == [None, {"threads": 2}]
