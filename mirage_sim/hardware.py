@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-LIBRARIES = ("torch", "diffusers", "numpy")
+LIBRARIES = ("mirage-sim", "diffusers", "numpy")
 
 
 def processor_name() -> str:
@@ -42,7 +42,8 @@ def computed_on(device: torch.device, dtype: torch.dtype, threads: int) -> dict[
     }
     if device.type == "cuda":
         described["gpu"] = torch.cuda.get_device_name(device)
-    return described | {f"{name}_version": _version(name) for name in ("mirage-sim", *LIBRARIES)}
+    described["torch_version"] = str(torch.__version__)  # with the build, as +cpu
+    return described | {f"{name}_version": _version(name) for name in LIBRARIES}
 
 
 def _version(name: str) -> str:
