@@ -43,7 +43,7 @@ def computed_on(device: torch.device, dtype: torch.dtype, threads: int) -> dict[
     if device.type == "cuda":
         described["gpu"] = torch.cuda.get_device_name(device)
     described["torch_version"] = str(torch.__version__)  # with the build, as +cpu
-    return described | {f"{name}_version": _version(name) for name in LIBRARIES}
+    return described | {f"{name.replace('-', '_')}_version": _version(name) for name in LIBRARIES}
 
 
 def _version(name: str) -> str:
