@@ -163,6 +163,7 @@ def test_attention_is_computed_as_asked_for_in_backbone_and_branch(folder):
             load_world_model(folder, attention=name, **SMALL)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_in_figures(folder):
     checkpoint = open_checkpoint(folder)
     model = load_world_model(folder, dtype=FLOAT, **SMALL)

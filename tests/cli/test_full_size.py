@@ -16,6 +16,7 @@ from tests.sources.layouts import write_vipe
 from tests.training.test_full_size import room_clip
 
 
+@pytest.mark.slow
 def test_downloads_become_a_trained_model_in_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

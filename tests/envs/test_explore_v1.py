@@ -122,6 +122,7 @@ def test_stop_is_an_option(make: Callable[..., ExploreEnvV1]) -> None:
         make(stop=True)
 
 
+@pytest.mark.slow
 def test_random_episodes_last(make: Callable[..., ExploreEnvV1]) -> None:
     env = make(observations=("coverage",))
     env.reset(seed=0)

@@ -139,6 +139,7 @@ def tiny(trained: tuple[WorldModel, Path], monkeypatch: pytest.MonkeyPatch) -> W
     return model
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on_where_it_was(tiny: WorldModel, tmp_path: Path) -> None:
     worlds = WorldsConfig("validation", 2)
     config = ConsistencyConfig(worlds, ways=("yaw", "reentry"), every=8, batch=1)

@@ -47,6 +47,7 @@ def test_a_whole_chunk_runs_at_a_small_shape() -> None:
     assert chunks[2]["references"] >= 1
 
 
+@pytest.mark.slow
 def test_a_bench_tells_the_operations_of_what_it_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(size_bench, "full_size_codec", small_codec)
     config = SizeBenchConfig((1, 2), (2,), (64, 96), 2, device="cpu", generator=SHAPE)

@@ -105,6 +105,7 @@ def test_hints_reach_the_frames_of_the_condition_and_no_others(generator, frames
     assert reached == [REFERENCES <= i < REFERENCES + frames for i in range(len(reached))]
 
 
+@pytest.mark.slow
 def test_every_weight_counts(generator):
     inputs = given("references", "preceding", condition_frames=TARGET)
     made, weights = generator(**inputs), double_weights(generator)

@@ -187,6 +187,7 @@ def test_bad_calls_are_refused() -> None:
             call()
 
 
+@pytest.mark.slow
 def test_closed_scenes_give_their_memory_back() -> None:
     code = """
 import resource
