@@ -30,8 +30,8 @@ def computed_on(device: torch.device, dtype: torch.dtype, threads: int) -> dict[
         threads: Threads of torch.
 
     Returns:
-        `device`, `processor` and `instructions` or `gpu`, `dtype`, `threads`, and a version for each library,
-        all as texts.
+        `device`, `processor`, `instructions`, `dtype`, `threads`, `gpu` on a CUDA device, and a version of
+        each library, all as texts.
     """
     described = {
         "device": str(device),
